@@ -1,0 +1,1 @@
+"""The DAG: assets, checks, jobs, schedules, sensors and the resources they use."""

@@ -1,0 +1,1 @@
+"""Raw tables to the customer feature mart and the published facts."""

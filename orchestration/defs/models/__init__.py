@@ -1,0 +1,1 @@
+"""Training, comparison and registration of models."""

@@ -1,0 +1,1 @@
+"""Daily churn scores and the list of whom to talk to."""

@@ -1,0 +1,1 @@
+"""What touches a disk: home, vault, warehouse, lake, publishing, dbt, MLflow."""
