@@ -1,0 +1,158 @@
+"""Who is in which arm: salted SHA-256 for the first assignment, the ledger for ever after.
+
+What belongs here: the hash, the order holdout -> layer -> coverage -> arm, new ledger rows. What
+does not: who is eligible (eligibility.py), where the ledger lies.
+
+u = (first 8 bytes of SHA-256("ab/v1" US key US unit), big-endian, >> 11) / 2^53, where US is the
+unit separator 0x1f, which no key may contain. Each stage has a key (salt) of its own, so the stages
+are independent of one another, and campaigns of one another. Alternatives were measured: FNV v1
+left 24 of 28 dated pairs of campaigns correlated; ranking within strata flipped 42 % of arms after
+1 % of late rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from datetime import date
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ml.campaigns.definition import Campaign, refuse_changed
+
+SEPARATOR = "\x1f"
+NAMESPACE = "ab/v1"
+LEDGER_COLUMNS = [
+    "assigned_date",
+    "campaign_id",
+    "customer_key",
+    "arm",
+    "u_holdout",
+    "u_layer",
+    "u_coverage",
+    "u_arm",
+    "weights_json",
+    "propensity",
+    "config_sha256",
+    "snapshot_date",
+]
+
+
+def uniforms(
+    experiment_key: str, units: Iterable[str], namespace: str = NAMESPACE
+) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) per unit, a fixed function of (namespace, experiment_key, unit).
+
+    Raises ValueError where a key contains the separator: ("a", "b US c") and ("a US b", "c")
+    would otherwise be one.
+    """
+    if SEPARATOR in namespace or SEPARATOR in experiment_key:
+        raise ValueError("namespace and experiment key must not contain the separator 0x1f")
+    prefix = hashlib.sha256((namespace + SEPARATOR + experiment_key + SEPARATOR).encode())
+    heads = bytearray()
+    for unit in units:
+        if SEPARATOR in unit:
+            raise ValueError("a unit's key must not contain the separator 0x1f")
+        digest = prefix.copy()
+        digest.update(unit.encode())
+        heads += digest.digest()[:8]
+    return (np.frombuffer(bytes(heads), dtype=">u8") >> np.uint64(11)) / 2.0**53
+
+
+def holdout_key(day: date) -> str:
+    """Salt of the global holdout: constant within a calendar quarter, new in the next."""
+    return f"__holdout__:{day.year}q{(day.month - 1) // 3 + 1}"
+
+
+def in_global_holdout(
+    customer_keys: Iterable[str], day: date, share: float
+) -> npt.NDArray[np.bool_]:
+    """Which customers no campaign may contact in the quarter of `day`."""
+    return uniforms(holdout_key(day), customer_keys) < share
+
+
+def randomise(campaign: Campaign, customer_keys: Iterable[str], day: date) -> pd.DataFrame:
+    """The four draws of each customer, and the arm or the stage that left the customer out.
+
+    Returns customer_key (sorted, unique), u_holdout, u_layer, u_coverage, u_arm, arm (null where
+    left out) and exclusion_reason (global_holdout, outside_layer_share, outside_coverage or null).
+    Raising the coverage never moves a customer who was in: the arm has a draw of its own.
+    """
+    keys = sorted(set(customer_keys))
+    frame = pd.DataFrame(
+        {
+            "customer_key": pd.Series(keys, dtype="str"),
+            "u_holdout": uniforms(holdout_key(day), keys),
+            "u_layer": uniforms(f"__layer__:{campaign.layer.name}", keys),
+            "u_coverage": uniforms(f"{campaign.id}:coverage", keys),
+            "u_arm": uniforms(campaign.id, keys),
+        }
+    )
+    names = list(campaign.weights)
+    edges = np.cumsum(list(campaign.weights.values()))[:-1]
+    chosen = np.array(names, dtype=object)[np.searchsorted(edges, frame["u_arm"], side="right")]
+    reason = np.select(
+        [
+            frame["u_holdout"] < campaign.global_holdout,
+            ~frame["u_layer"].between(campaign.layer.start, campaign.layer.stop, inclusive="left"),
+            frame["u_coverage"] >= campaign.coverage,
+        ],
+        ["global_holdout", "outside_layer_share", "outside_coverage"],
+        default="",
+    )
+    left_out = reason != ""
+    frame["arm"] = pd.Series(chosen, dtype="object").where(~left_out, None)
+    frame["exclusion_reason"] = pd.Series(reason, dtype="object").where(left_out, None)
+    return frame
+
+
+def is_closed(campaign: Campaign, day: date, ledger: pd.DataFrame) -> bool:
+    """Whether the ledger shows that `day` (or a later one) has been assigned for the campaign.
+
+    A day on which nobody was enrolled leaves no row; a caller who knows that such a day ran says
+    so with `closed=True`.
+    """
+    own = ledger.loc[ledger["campaign_id"] == campaign.id, "assigned_date"]
+    return bool((own >= day).any())
+
+
+def assign(
+    campaign: Campaign,
+    customer_keys: Iterable[str],
+    day: date,
+    ledger: pd.DataFrame,
+    *,
+    closed: bool = False,
+) -> pd.DataFrame:
+    """New ledger rows for the eligible customers; none on a closed day or outside the campaign.
+
+    `ledger` holds all rows so far, of all campaigns. A customer who is in it keeps the arm: no row
+    is returned for them, whatever the weights say today. `propensity` is the probability of the
+    arm given enrolment. Raises CampaignError where the campaign has changed since it started.
+    """
+    refuse_changed(campaign, ledger)
+    if closed or not campaign.assigns_on(day) or is_closed(campaign, day, ledger):
+        return empty_ledger()
+    enrolled = set(ledger.loc[ledger["campaign_id"] == campaign.id, "customer_key"])
+    drawn = randomise(campaign, set(customer_keys) - enrolled, day)
+    rows = drawn[drawn["arm"].notna()].reset_index(drop=True)
+    if rows.empty:
+        return empty_ledger()
+    return rows.assign(
+        assigned_date=day,
+        campaign_id=campaign.id,
+        weights_json=json.dumps(campaign.weights, sort_keys=True),
+        propensity=rows["arm"].map(campaign.weights).astype("float64"),
+        config_sha256=campaign.config_sha256,
+        snapshot_date=day,
+    )[LEDGER_COLUMNS]
+
+
+def empty_ledger() -> pd.DataFrame:
+    """A ledger without rows, with its columns and types."""
+    kinds = dict.fromkeys(LEDGER_COLUMNS, "object")
+    kinds |= dict.fromkeys(["u_holdout", "u_layer", "u_coverage", "u_arm", "propensity"], "float64")
+    return pd.DataFrame({column: pd.Series(dtype=kind) for column, kind in kinds.items()})
