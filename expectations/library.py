@@ -1,0 +1,503 @@
+"""The expectations of this project as Great Expectations classes, on pandas batches.
+
+Belongs here: expectation classes and the two metrics behind them. Does not belong here: which
+expectation a table gets (`suites.py`), the verdict (`audit.py`).
+
+Why not the library's own: its `between` passes NaN, its results carry values (a minimum is some
+customer's), and one expectation per column costs 3 to 5 ms each. Here one expectation judges all
+columns of its kind with one SQL query over the batch (in-memory DuckDB on Arrow, no copy) and
+reports counts by column and nothing else. Great Expectations is slow to import: import this
+module inside functions.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import re
+from abc import ABC
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyarrow as pa
+from great_expectations.core.suite_parameters import SuiteParameterDict
+from great_expectations.execution_engine import PandasExecutionEngine
+from great_expectations.expectations.expectation import (
+    BatchExpectation,
+    render_suite_parameter_string,
+)
+from great_expectations.expectations.metrics.metric_provider import metric_value
+from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
+from great_expectations.render import LegacyDiagnosticRendererType, LegacyRendererType
+from great_expectations.render.components import RenderedStringTemplateContent
+from great_expectations.render.renderer.renderer import renderer
+from great_expectations.validator.metric_configuration import MetricConfiguration
+
+if TYPE_CHECKING:
+    import duckdb
+
+ARROW_METRIC = "batch.arrow"
+COUNTS_METRIC = "batch.unexpected_counts"
+
+
+class BatchArrow(TableMetricProvider):
+    """The batch as an Arrow table, once per batch; no copy where pandas is backed by Arrow."""
+
+    metric_name = ARROW_METRIC
+
+    @metric_value(engine=PandasExecutionEngine)
+    def _pandas(
+        cls,  # noqa: N805 (the registry calls it as a class method)
+        execution_engine: PandasExecutionEngine,
+        metric_domain_kwargs: dict,
+        **_: Any,
+    ) -> pa.Table:
+        frame, _compute, _accessor = execution_engine.get_compute_domain(
+            domain_kwargs=metric_domain_kwargs, domain_type="table"
+        )
+        arrays = [pa.chunked_array(pa.array(frame.iloc[:, i])) for i in range(frame.shape[1])]
+        return pa.table(arrays, names=[str(name) for name in frame.columns])
+
+
+class BatchUnexpectedCounts(TableMetricProvider):
+    """The one row of a query over the table `batch`, as {label: count}."""
+
+    metric_name = COUNTS_METRIC
+    value_keys = ("query",)
+
+    @metric_value(engine=PandasExecutionEngine)
+    def _pandas(
+        cls,  # noqa: N805
+        execution_engine: PandasExecutionEngine,
+        metric_domain_kwargs: dict,
+        metric_value_kwargs: dict,
+        metrics: dict[str, Any],
+        **_: Any,
+    ) -> dict[str, int]:
+        cursor = _database().cursor()
+        try:
+            cursor.register("batch", metrics[ARROW_METRIC])
+            cursor.execute(metric_value_kwargs["query"])
+            labels = [column[0] for column in cursor.description or ()]
+            row = cursor.fetchone()
+        finally:
+            cursor.close()
+        if row is None:
+            raise ValueError("the query of an expectation returned no row")
+        return {label: int(count) for label, count in zip(labels, row, strict=True)}
+
+    @classmethod
+    def _get_evaluation_dependencies(
+        cls, metric: MetricConfiguration, *args: Any, **kwargs: Any
+    ) -> dict[str, MetricConfiguration]:
+        return {ARROW_METRIC: MetricConfiguration(ARROW_METRIC, metric.metric_domain_kwargs)}
+
+
+@functools.cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """One in-memory database without access to files or extensions; each query takes a cursor."""
+    import duckdb
+
+    return duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": False})
+
+
+class _CountExpectation(BatchExpectation, ABC):
+    """Succeeds if every count is 0. Subclasses say what is counted, and in words what they expect.
+
+    The result holds `unexpected_count`, `element_count` and `unexpected_columns` ({column: count}),
+    never a value of the batch.
+    """
+
+    domain_keys: ClassVar[tuple[str, ...]] = ("batch_id",)
+
+    def _query(self) -> str:
+        """One row of counts, one column per label, over the table `batch`."""
+        raise NotImplementedError
+
+    @classmethod
+    def _in_words(cls, arguments: Mapping[str, Any]) -> str:
+        """What is expected, in one sentence."""
+        raise NotImplementedError
+
+    def get_validation_dependencies(self, *args: Any, **kwargs: Any) -> Any:
+        """Ask for the counts of `_query`, beside the number of rows."""
+        dependencies = super().get_validation_dependencies(*args, **kwargs)
+        for name, values in (
+            ("table.row_count", {}),
+            (COUNTS_METRIC, {"query": self._query()}),
+        ):
+            dependencies.set_metric_configuration(
+                name, MetricConfiguration(name, self._get_domain_kwargs(), values)
+            )
+        return dependencies
+
+    def _validate(
+        self,
+        metrics: dict,
+        runtime_configuration: dict | None = None,
+        execution_engine: Any = None,
+    ) -> dict[str, Any]:
+        return _judge(metrics[COUNTS_METRIC], metrics["table.row_count"])
+
+    @classmethod
+    @renderer(renderer_type=LegacyRendererType.PRESCRIPTIVE)
+    @render_suite_parameter_string
+    def _prescriptive_renderer(
+        cls, configuration: Any = None, result: Any = None, runtime_configuration: Any = None
+    ) -> list[RenderedStringTemplateContent]:
+        return [_sentence(cls._in_words(configuration.kwargs), configuration.meta or {})]
+
+    @classmethod
+    @renderer(renderer_type=LegacyDiagnosticRendererType.OBSERVED_VALUE)
+    def _diagnostic_observed_value_renderer(
+        cls, configuration: Any = None, result: Any = None, runtime_configuration: Any = None
+    ) -> str:
+        return describe_counts(result.result) if result is not None else "--"
+
+
+def _judge(counts: Mapping[str, int], rows: int) -> dict[str, Any]:
+    unexpected = {label: count for label, count in counts.items() if count}
+    return {
+        "success": not unexpected,
+        "result": {
+            "observed_value": sum(unexpected.values()),
+            "unexpected_count": sum(unexpected.values()),
+            "element_count": int(rows),
+            "unexpected_columns": unexpected,
+        },
+    }
+
+
+def describe_counts(result: Mapping[str, Any]) -> str:
+    """`3 of 9000: revenue_amount_30d 2, silence_ratio 1`, from the result of an expectation."""
+    unexpected = result.get("unexpected_columns")
+    if unexpected is None:
+        return str(result.get("observed_value", "--"))
+    if not unexpected:
+        return "none"
+    rows = result.get("element_count", 0)
+    shown = ", ".join(f"{label} {count}" for label, count in list(unexpected.items())[:10])
+    more = f" and {len(unexpected) - 10} more" if len(unexpected) > 10 else ""
+    return f"in {rows} rows: {shown}{more}"
+
+
+def _sentence(text: str, meta: Mapping[str, Any]) -> RenderedStringTemplateContent:
+    return RenderedStringTemplateContent(
+        content_block_type="string_template",
+        string_template={
+            "template": "$expected",
+            "params": {"expected": text},
+            "tooltip": {"content": str(meta.get("reason", ""))},
+        },
+    )
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, int | float):
+        return repr(value)
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def _select(conditions: Mapping[str, str]) -> str:
+    """Count, per label, the rows for which its condition is true."""
+    # count(*) FILTER, since count_if over no rows is null
+    counts = [
+        f"count(*) FILTER (WHERE {sql}) AS {_quoted(name)}" for name, sql in conditions.items()
+    ]
+    return f"SELECT {', '.join(counts)} FROM batch"
+
+
+class ExpectColumnsToBeComplete(_CountExpectation):
+    """No column of `columns` holds a null."""
+
+    columns: list[str]
+    success_keys: ClassVar[tuple[str, ...]] = ("columns",)
+
+    def _query(self) -> str:
+        return _select({name: f"{_quoted(name)} IS NULL" for name in self.columns})
+
+    @classmethod
+    def _in_words(cls, arguments: Mapping[str, Any]) -> str:
+        return f"No null in {_names(arguments['columns'])}."
+
+
+class ExpectColumnsToBeFinite(_CountExpectation):
+    """No column of `columns` holds NaN or an infinity. A null is neither."""
+
+    columns: list[str]
+    success_keys: ClassVar[tuple[str, ...]] = ("columns",)
+
+    def _query(self) -> str:
+        # through DOUBLE, so that one form serves integers and decimals, for which it cannot fail
+        return _select(
+            {name: f"NOT isfinite(CAST({_quoted(name)} AS DOUBLE))" for name in self.columns}
+        )
+
+    @classmethod
+    def _in_words(cls, arguments: Mapping[str, Any]) -> str:
+        return f"Neither NaN nor infinity in {_names(arguments['columns'])}."
+
+
+class ExpectColumnsToBeWithinBounds(_CountExpectation):
+    """Each column of `bounds` lies within its [minimum, maximum]; None is open."""
+
+    bounds: dict[str, list[Any]]
+    success_keys: ClassVar[tuple[str, ...]] = ("bounds",)
+
+    def _query(self) -> str:
+        conditions = {}
+        for name, (minimum, maximum) in self.bounds.items():
+            sides = []
+            if minimum is not None:
+                sides.append(f"{_quoted(name)} < {_literal(minimum)}")
+            if maximum is not None:
+                sides.append(f"{_quoted(name)} > {_literal(maximum)}")
+            conditions[name] = " OR ".join(sides)
+        return _select(conditions)
+
+    @classmethod
+    def _in_words(cls, arguments: Mapping[str, Any]) -> str:
+        parts = [
+            f"{name} from {'-∞' if low is None else low} to {'∞' if high is None else high}"
+            for name, (low, high) in arguments["bounds"].items()
+        ]
+        return f"Within bounds: {'; '.join(parts)}."
+
+
+class ExpectColumnsToBeInSets(_CountExpectation):
+    """Each column of `allowed` holds only the values listed for it, or null."""
+
+    allowed: dict[str, list[Any]]
+    success_keys: ClassVar[tuple[str, ...]] = ("allowed",)
+
+    def _query(self) -> str:
+        return _select(
+            {
+                name: f"{_quoted(name)} NOT IN ({', '.join(_literal(v) for v in values)})"
+                for name, values in self.allowed.items()
+            }
+        )
+
+    @classmethod
+    def _in_words(cls, arguments: Mapping[str, Any]) -> str:
+        parts = [
+            f"{name}: {', '.join(map(str, values))}"
+            for name, values in arguments["allowed"].items()
+        ]
+        return f"Only declared values: {'; '.join(parts)}."
+
+
+class ExpectColumnsNotToMatchRegex(_CountExpectation):
+    """No text of `columns` contains a match of `regex` (RE2)."""
+
+    columns: list[str]
+    regex: str
+    success_keys: ClassVar[tuple[str, ...]] = ("columns", "regex")
+
+    def _query(self) -> str:
+        return _select(
+            {n: f"regexp_matches({_quoted(n)}, {_literal(self.regex)})" for n in self.columns}
+        )
+
+    @classmethod
+    def _in_words(cls, arguments: Mapping[str, Any]) -> str:
+        return f"No match of {arguments['regex']} in {_names(arguments['columns'])}."
+
+
+class ExpectKeyToBeUnique(_CountExpectation):
+    """No two rows agree in all of `columns`; counts the rows beyond the first of each key."""
+
+    columns: list[str]
+    success_keys: ClassVar[tuple[str, ...]] = ("columns",)
+
+    def _query(self) -> str:
+        key = ", ".join(_quoted(name) for name in self.columns)
+        label = _quoted(", ".join(self.columns))
+        return (
+            f"SELECT count(*) - (SELECT count(*) FROM (SELECT DISTINCT {key} FROM batch)) "
+            f"AS {label} FROM batch"
+        )
+
+    @classmethod
+    def _in_words(cls, arguments: Mapping[str, Any]) -> str:
+        return f"One row per {_names(arguments['columns'])}."
+
+
+class ExpectColumnToEqualPartition(_CountExpectation):
+    """Every row of date `column` is the audited `partition` (a suite parameter, ISO date)."""
+
+    column: str
+    partition: str | SuiteParameterDict
+    success_keys: ClassVar[tuple[str, ...]] = ("column", "partition")
+
+    def _query(self) -> str:
+        if not isinstance(self.partition, str):
+            raise ValueError("the partition was not given")
+        day = datetime.date.fromisoformat(self.partition)
+        return _select({self.column: f"{_quoted(self.column)} IS DISTINCT FROM DATE '{day}'"})
+
+    @classmethod
+    def _in_words(cls, arguments: Mapping[str, Any]) -> str:
+        return f"Every {arguments['column']} is the partition."
+
+
+class ExpectRowsToSatisfy(_CountExpectation):
+    """Every row satisfies the SQL `condition`; unknown passes, as in a CHECK constraint."""
+
+    condition: str
+    success_keys: ClassVar[tuple[str, ...]] = ("condition",)
+
+    def _query(self) -> str:
+        return (
+            "SELECT count(*) FILTER (WHERE NOT satisfied) AS rows "
+            f"FROM (SELECT ({self.condition}) AS satisfied FROM batch)"
+        )
+
+    @classmethod
+    def _in_words(cls, arguments: Mapping[str, Any]) -> str:
+        return f"Every row: {arguments['condition']}."
+
+
+class ExpectTableToSatisfy(_CountExpectation):
+    """The batch satisfies the SQL `condition` over aggregates; an empty batch does."""
+
+    condition: str
+    success_keys: ClassVar[tuple[str, ...]] = ("condition",)
+
+    def _query(self) -> str:
+        return (
+            f"SELECT CASE WHEN count(*) = 0 OR coalesce(({self.condition}), FALSE) "
+            "THEN 0 ELSE 1 END AS batch FROM batch"
+        )
+
+    @classmethod
+    def _in_words(cls, arguments: Mapping[str, Any]) -> str:
+        return f"The batch: {arguments['condition']}."
+
+
+class _SchemaExpectation(_CountExpectation, ABC):
+    """Judges the schema of the batch instead of its rows."""
+
+    def get_validation_dependencies(self, *args: Any, **kwargs: Any) -> Any:
+        """Ask for the batch as Arrow, for its schema."""
+        dependencies = BatchExpectation.get_validation_dependencies(self, *args, **kwargs)
+        dependencies.set_metric_configuration(
+            ARROW_METRIC, MetricConfiguration(ARROW_METRIC, self._get_domain_kwargs())
+        )
+        return dependencies
+
+    def _unexpected(self, schema: pa.Schema) -> dict[str, int]:
+        raise NotImplementedError
+
+    def _validate(
+        self,
+        metrics: dict,
+        runtime_configuration: dict | None = None,
+        execution_engine: Any = None,
+    ) -> dict[str, Any]:
+        batch = metrics[ARROW_METRIC]
+        return _judge(self._unexpected(batch.schema), batch.num_rows)
+
+
+class ExpectColumnsToMatchDeclaration(_SchemaExpectation):
+    """The batch has exactly `columns`, in this order.
+
+    The name of a column that was not declared is not reported: it may be a value (a file without
+    its header line).
+    """
+
+    columns: list[str]
+    success_keys: ClassVar[tuple[str, ...]] = ("columns",)
+
+    def _unexpected(self, schema: pa.Schema) -> dict[str, int]:
+        found = schema.names
+        missing = {f"{name} (missing)": 1 for name in self.columns if name not in found}
+        undeclared = sum(name not in self.columns for name in found)
+        doubled = len(found) - len(set(found))
+        known = [name for name in found if name in self.columns]
+        unexpected = {
+            **missing,
+            "(not declared)": undeclared,
+            "(twice)": doubled,
+        }
+        if not any(unexpected.values()):
+            unexpected["(out of order)"] = sum(
+                a != b for a, b in zip(known, self.columns, strict=True)
+            )
+        return unexpected
+
+    @classmethod
+    def _in_words(cls, arguments: Mapping[str, Any]) -> str:
+        return f"Exactly these columns, in this order: {_names(arguments['columns'], 100)}."
+
+
+class ExpectTypesToMatchDeclaration(_SchemaExpectation):
+    """Each column of `types` ({column: type of `schema.py`}) has its declared type."""
+
+    types: dict[str, str]
+    success_keys: ClassVar[tuple[str, ...]] = ("types",)
+
+    def _unexpected(self, schema: pa.Schema) -> dict[str, int]:
+        return {
+            f"{name} (not {type_})": 1
+            for name, type_ in self.types.items()
+            for found in [schema.field(i).type for i in schema.get_all_field_indices(name)]
+            if not has_type(found, type_)
+        }
+
+    @classmethod
+    def _in_words(cls, arguments: Mapping[str, Any]) -> str:
+        kinds: dict[str, list[str]] = {}
+        for name, type_ in arguments["types"].items():
+            kinds.setdefault(type_, []).append(name)
+        parts = [f"{type_}: {_names(names, 100)}" for type_, names in kinds.items()]
+        return f"Declared types. {'; '.join(parts)}."
+
+
+def has_type(found: pa.DataType, declared: str) -> bool:
+    """Whether an Arrow type is what a column declared as `declared` may be stored as.
+
+    Decimals fit DECIMAL(18,4); integers are signed and of at most 64 bits; timestamps are UTC,
+    in any unit, without a zone only as raw tables have them.
+    """
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    if declared == "string":
+        return bool(pa.types.is_string(found) or pa.types.is_large_string(found))
+    if declared == "integer":
+        return bool(pa.types.is_signed_integer(found))
+    if declared == "decimal":
+        return (
+            bool(pa.types.is_decimal128(found))
+            and found.scale <= 4
+            and found.precision - found.scale <= 14
+        )
+    if declared == "double":
+        return bool(pa.types.is_float64(found))
+    if declared == "boolean":
+        return bool(pa.types.is_boolean(found))
+    if declared == "date":
+        return bool(pa.types.is_date32(found))
+    if declared == "timestamp":
+        return bool(pa.types.is_timestamp(found)) and found.tz in (None, "UTC", "Etc/UTC")
+    raise ValueError(f"unknown declared type {declared!r}")
+
+
+def _names(names: list[str], shown: int = 12) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def exception_type(traceback: str | None) -> str:
+    """The class of the first exception in a traceback, never its message.
+
+    The message may hold values of the batch; the first is the cause, those after it wrap it.
+    """
+    found = re.search(r"^[A-Za-z_][\w.]*(?:Error|Exception|Invalid)(?=:|$)", traceback or "", re.M)
+    return found.group().rsplit(".", 1)[-1] if found else "Error"

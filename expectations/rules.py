@@ -1,0 +1,580 @@
+"""Business rules: what must hold for a table beyond its declaration, one SQL condition each.
+
+Belongs here: the rules, by table name, with severity and reason. Does not belong here: what follows
+from a declaration (types, nulls, bounds, keys: `suites.py`), how a condition is evaluated
+(`library.py`).
+
+A `rows` condition must hold for every row. As in a CHECK constraint of SQL, a row for which it is
+unknown (an input is null) passes: whether null is legal is declared. Window functions are allowed.
+A `table` condition is over aggregates (the rows are called `batch` in a subquery) and must be true,
+unless the batch is empty.
+`{active_window_days}` and `{horizon_days}` stand for settings.
+
+Critical blocks publishing: the row is wrong whatever the shop did. Warning is told and published:
+unusual, but a shop could bring it about.
+
+What is left out on purpose: revenue is not nested over its windows as order counts are. A
+cancellation or a return that could not be linked to its order stands as a negative amount of its
+own day, so the last 30 days can hold more than the last 90.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["critical", "warning"]
+Scope = Literal["rows", "table"]
+
+#: What conditions may refer to as `{name}`; the shop's settings take the place of these.
+DEFAULT_PARAMETERS: dict[str, int] = {"active_window_days": 180, "horizon_days": 90}
+
+#: An e-mail address, good enough to find one that went astray (linear time in RE2).
+CONTACT_PATTERN = r"[[:alnum:]._%+-]+@[[:alnum:]-]+\.[[:alnum:].-]+"
+
+#: The eleven standard RFM segments, lower case with underscores.
+RFM_SEGMENTS: tuple[str, ...] = (
+    "champions",
+    "loyal",
+    "potential_loyalist",
+    "new_customers",
+    "promising",
+    "need_attention",
+    "about_to_sleep",
+    "at_risk",
+    "cannot_lose_them",
+    "hibernating",
+    "lost",
+)
+
+_SQL_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "and as asc batch between by case cast desc distinct else end false from group in interval "
+        "is like not null or order over partition select then true varchar when where",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A condition in SQL, why it must hold and what its failure means."""
+
+    name: str
+    condition: str
+    reason: str
+    severity: Severity = "critical"
+    scope: Scope = "rows"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that the condition refers to: its words, less literals, functions, keywords."""
+        text = re.sub(r"'[^']*'|\{\w+\}", " ", self.condition)
+        words = re.findall(r"\b[a-z_][a-z0-9_]*\b(?!\s*\()", text)
+        return tuple(dict.fromkeys(word for word in words if word not in _SQL_WORDS))
+
+
+def _nested(stem: str, *suffixes: str) -> Rule:
+    """A count over a longer window is at least the count over a shorter one."""
+    names = [f"{stem}_{suffix}" for suffix in suffixes]
+    pairs = [f"{a} <= {b}" for a, b in itertools.pairwise(names)]
+    return Rule(
+        f"{stem}_nested", " AND ".join(pairs), "a longer window holds all that a shorter one does"
+    )
+
+
+def _not_before(later: str, earlier: str, reason: str, severity: Severity = "warning") -> Rule:
+    return Rule(f"{later}_not_before_{earlier}", f"{later} >= {earlier}", reason, severity)
+
+
+_WINDOWS = (30, 90, 180, 365)
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    # ------------------------------------------------------------------ raw, as the shop sent it
+    "raw_orders": (
+        Rule("discount_not_negative", "discount_amount >= 0", "a discount lowers the price"),
+        Rule("shipping_not_negative", "shipping_amount >= 0", "shipping is paid by the customer"),
+        _not_before("delivered_at", "ordered_at", "nothing arrives before it is ordered"),
+        _not_before("cancelled_at", "ordered_at", "nothing is cancelled before it is ordered"),
+    ),
+    "raw_order_items": (
+        Rule(
+            "quantity_positive", "quantity > 0", "a return or cancellation has columns of its own"
+        ),
+        Rule("price_not_negative", "unit_price >= 0", "a price is not a correction"),
+        Rule(
+            "cancelled_within_quantity",
+            "cancelled_quantity BETWEEN 0 AND quantity",
+            "no more can be cancelled than was ordered",
+        ),
+    ),
+    "raw_returns": (
+        Rule("quantity_positive", "quantity > 0", "a return brings something back"),
+        Rule("amount_not_negative", "amount >= 0", "the amount is what the customer gets back"),
+    ),
+    "raw_products": (
+        Rule("list_price_not_negative", "list_price >= 0", "a price is not a correction"),
+        Rule("unit_cost_not_negative", "unit_cost >= 0", "a cost is not a correction"),
+        Rule(
+            "sold_above_cost",
+            "unit_cost <= list_price",
+            "a product that costs more than its list price earns nothing: swapped columns?",
+            "warning",
+        ),
+    ),
+    "raw_coupons": (
+        Rule("amount_not_negative", "amount >= 0", "a coupon lowers the price"),
+        _not_before("redeemed_at", "issued_at", "a coupon is redeemed after it was issued"),
+        _not_before("expires_at", "issued_at", "a coupon expires after it was issued"),
+    ),
+    "raw_consents": (
+        Rule(
+            "known_status",
+            "status IN ('granted', 'denied', 'revoked')",
+            "any other word would count as consent by accident",
+        ),
+        Rule(
+            "known_channel",
+            "channel IN ('email', 'sms', 'push', 'phone', 'post', 'ads')",
+            "consent to an unknown channel covers nothing",
+        ),
+        _not_before("expires_at", "changed_at", "consent expires after it was given"),
+    ),
+    "raw_support_tickets": (
+        _not_before("closed_at", "opened_at", "a ticket is closed after it was opened"),
+    ),
+    "raw_reviews": (Rule("rating_one_to_five", "rating BETWEEN 1 AND 5", "the contract's scale"),),
+    "raw_deliveries": (
+        _not_before("opened_at", "sent_at", "a message is opened after it was sent"),
+        _not_before("clicked_at", "sent_at", "a message is clicked after it was sent"),
+        Rule("cost_not_negative", "cost_amount >= 0", "a contact costs or is free"),
+    ),
+    "raw_inventory": (
+        Rule(
+            "stock_not_negative",
+            "quantity_on_hand >= 0",
+            "negative stock is a booking that is still open",
+            "warning",
+        ),
+    ),
+    # ------------------------------------------------------------------ mart
+    "customer_features": (
+        _nested("order_count", *(f"{w}d" for w in _WINDOWS), "lifetime"),
+        _nested("event_count", "7d", "30d", "90d"),
+        _nested("event_day_count", "30d", "90d"),
+        _nested("ticket_count", "90d", "365d"),
+        _nested("contact_count", "30d", "90d"),
+        Rule(
+            "population_is_active",
+            "days_since_last_order < {active_window_days}",
+            "customers outside the population are never scored",
+        ),
+        Rule(
+            "windows_agree_with_recency",
+            " AND ".join(
+                f"(days_since_last_order < {w}) = (order_count_{w}d > 0)" for w in _WINDOWS
+            ),
+            "window w holds days D-w+1 to D: an off-by-one in either shows here",
+        ),
+        Rule(
+            "last_order_after_first",
+            "days_since_last_order <= days_since_first_order",
+            "the last order is not before the first",
+        ),
+        Rule(
+            "order_days_within_orders",
+            "order_day_count_365d <= order_count_365d",
+            "a day with orders holds at least one",
+        ),
+        Rule(
+            "order_count_change_agrees",
+            "order_count_change_90d = 2 * order_count_90d - order_count_180d",
+            "the last 90 days less the 90 before them, from the same counts",
+        ),
+        Rule(
+            "revenue_amount_change_agrees",
+            "abs(revenue_amount_change_90d - 2 * revenue_amount_90d + revenue_amount_180d) < 0.01",
+            "the last 90 days less the 90 before them, from the same amounts",
+        ),
+        Rule(
+            "largest_order_above_mean",
+            "max_order_amount_365d >= average_order_amount_365d - 0.01",
+            "a mean does not exceed the maximum",
+        ),
+        Rule(
+            "gap_quantiles_ordered",
+            "gap_median_days <= gap_p90_days",
+            "the median does not exceed the 90th percentile",
+        ),
+        Rule(
+            "gaps_not_negative",
+            "least(gap_mean_days, gap_median_days, gap_stddev_days, silence_ratio) >= 0",
+            "orders are taken in the order of time",
+        ),
+        Rule(
+            "shares_within_one",
+            "discounted_order_rate_365d BETWEEN 0 AND 1 AND main_category_share_365d BETWEEN 0 "
+            "AND 1",
+            "a share of one's own orders or items",
+        ),
+        Rule(
+            "rates_not_negative",
+            "least(return_rate_365d, discount_rate_365d, email_open_rate_90d) >= 0",
+            "numerator and denominator are counts or amounts that do not fall below 0",
+        ),
+        Rule(
+            "rates_within_one",
+            "greatest(return_rate_365d, discount_rate_365d, email_open_rate_90d) <= 1",
+            "possible (returns of older orders, an e-mail opened twice), but rare",
+            "warning",
+        ),
+        Rule(
+            "events_within_windows",
+            "event_day_count_30d <= least(event_count_30d, 30) "
+            "AND event_day_count_90d <= least(event_count_90d, 90) "
+            "AND view_count_30d + cart_count_30d <= event_count_30d "
+            "AND session_count_30d <= event_count_30d",
+            "days, kinds and sessions are made of events",
+        ),
+        Rule(
+            "ratings_on_scale",
+            "rating_mean_365d BETWEEN 1 AND 5 AND last_rating BETWEEN 1 AND 5",
+            "the contract's scale",
+        ),
+        Rule(
+            "low_ratings_within_reviews",
+            "low_rating_count_180d <= review_count_365d",
+            "a low rating is a review",
+        ),
+        Rule(
+            "late_or_missing_deliveries_within_orders",
+            "undelivered_order_count <= order_count_180d",
+            "an undelivered order is a valid order of the last 180 days",
+        ),
+        Rule(
+            "some_order_in_365d",
+            "avg(order_count_365d) >= 1",
+            "the population is defined by orders",
+            scope="table",
+        ),
+        Rule(
+            "population_varies",
+            "count(*) < 100 OR count(DISTINCT days_since_last_order) > 1",
+            "one value for everybody is a broken join or a day whose orders did not arrive",
+            "warning",
+            "table",
+        ),
+    ),
+    "customer_status": (
+        Rule(
+            "lifecycle_agrees_with_orders",
+            "(lifecycle = 'prospect') = (order_count_lifetime = 0) "
+            "AND (lifecycle = 'prospect') = (last_order_date IS NULL)",
+            "a prospect has never ordered, everybody else has",
+        ),
+        Rule(
+            "lifecycle_agrees_with_recency",
+            "lifecycle = 'prospect' "
+            "OR (lifecycle = 'active') = (days_since_last_order < {active_window_days})",
+            "active is the population of churn, and nothing else",
+        ),
+        Rule(
+            "recency_agrees_with_date",
+            "days_since_last_order = date_diff('day', last_order_date, snapshot_date)",
+            "both say when the last order was",
+        ),
+        Rule(
+            "first_order_before_last",
+            "first_order_date <= last_order_date",
+            "the last order is not before the first",
+        ),
+        Rule(
+            "nothing_after_the_snapshot",
+            "last_order_date <= snapshot_date AND last_contact_date <= snapshot_date",
+            "nothing after the end of D may be known on D",
+        ),
+        Rule(
+            "orders_within_lifetime",
+            "order_count_365d <= order_count_lifetime",
+            "a lifetime holds its last year",
+        ),
+        Rule(
+            "contacts_nested",
+            "contact_count_7d <= contact_count_30d",
+            "a longer window holds all that a shorter one does",
+        ),
+    ),
+    "churn_labels": (
+        Rule(
+            "label_agrees_with_orders",
+            "(is_churned = 1) = (order_count_horizon = 0)",
+            "churned is no valid order in the horizon, no activity at all included",
+        ),
+        Rule(
+            "churned_earns_nothing",
+            "is_churned = 0 OR revenue_amount_horizon = 0",
+            "without an order there is no revenue",
+        ),
+        Rule("label_is_binary", "is_churned IN (0, 1)", "0 or 1"),
+        Rule(
+            "personal_label_is_binary",
+            "is_churned_personal IN (0, 1)",
+            "0 or 1, null until it has matured",
+        ),
+        Rule(
+            "horizon_has_passed",
+            "date_diff('day', snapshot_date, matured_date) = horizon_days "
+            "AND horizon_days = {horizon_days}",
+            "a label is published on the day on which it matures",
+        ),
+        Rule(
+            "personal_horizon_within_bounds",
+            "personal_horizon_days BETWEEN 30 AND 180",
+            "clipped to 30 to 180 days",
+        ),
+        Rule(
+            "churn_rate_plausible",
+            "count(*) < 100 OR avg(is_churned) BETWEEN 0.01 AND 0.99",
+            "all or nobody churned: orders of the horizon missing, or a label inverted",
+            "warning",
+            "table",
+        ),
+    ),
+    # ------------------------------------------------------------------ outputs
+    "churn_scores": (
+        Rule(
+            "probability_within_one",
+            "isfinite(churn_probability) AND churn_probability BETWEEN 0 AND 1",
+            "a probability",
+        ),
+        Rule(
+            "rank_is_total_order",
+            "churn_rank = row_number() OVER (ORDER BY churn_probability DESC, customer_key)",
+            "1 to n without gap or tie, the riskiest first, ties by customer_key",
+        ),
+        Rule(
+            "deciles_balanced",
+            "abs(count(*) OVER (PARTITION BY churn_decile) - count(*) OVER () / 10.0) < 1",
+            "each decile holds a tenth",
+        ),
+        Rule(
+            "deciles_follow_ranks",
+            "churn_decile >= lag(churn_decile, 1, 1) OVER (ORDER BY churn_rank) "
+            "AND churn_decile BETWEEN 1 AND 10",
+            "decile 1 is the riskiest",
+        ),
+        Rule(
+            "bands_follow_probabilities",
+            "CASE risk_band WHEN 'high' THEN 3 WHEN 'medium' THEN 2 WHEN 'low' THEN 1 END "
+            "<= lag(CASE risk_band WHEN 'high' THEN 3 WHEN 'medium' THEN 2 WHEN 'low' THEN 1 END) "
+            "OVER (ORDER BY churn_rank)",
+            "nobody riskier is in a lower band",
+        ),
+        Rule(
+            "margin_at_risk_agrees",
+            "abs(margin_at_risk_amount - churn_probability * expected_margin_amount) < 0.01",
+            "probability times expected margin",
+        ),
+        Rule(
+            "rescore_agrees_with_model",
+            "is_rescore = (model_last_matured_date > snapshot_date)",
+            "a score by a model that saw the future is named as such",
+        ),
+        Rule(
+            "one_model",
+            "count(DISTINCT model_name) = 1 AND count(DISTINCT model_version) = 1",
+            "one model scores one day",
+            scope="table",
+        ),
+        Rule(
+            "mean_probability_plausible",
+            "count(*) < 100 OR avg(churn_probability) BETWEEN 0.01 AND 0.99",
+            "all or nobody about to leave: broken features, or labels inverted",
+            "warning",
+            "table",
+        ),
+        Rule(
+            "scores_vary",
+            "count(*) < 100 OR count(DISTINCT churn_probability) > 1",
+            "a constant score ranks by customer_key alone",
+            "warning",
+            "table",
+        ),
+    ),
+    "customer_segments": (
+        Rule(
+            "rfm_segment_known",
+            f"rfm_segment IN ({', '.join(repr(name) for name in RFM_SEGMENTS)})",
+            "the eleven standard segments",
+        ),
+        Rule(
+            "rfm_scores_on_scale",
+            "recency_score BETWEEN 1 AND 5 AND frequency_score BETWEEN 1 AND 5 "
+            "AND monetary_score BETWEEN 1 AND 5",
+            "quintiles",
+        ),
+        Rule(
+            "rfm_code_agrees_with_scores",
+            "CAST(rfm_code AS VARCHAR) = concat(recency_score, frequency_score, monetary_score)",
+            "the code is its three scores",
+        ),
+        Rule(
+            "rfm_code_names_one_segment",
+            "min(rfm_segment) OVER (PARTITION BY rfm_code) "
+            "= max(rfm_segment) OVER (PARTITION BY rfm_code)",
+            "each of the 125 codes belongs to one segment",
+        ),
+        Rule(
+            "prospects_have_no_rfm",
+            "(lifecycle = 'prospect') = (rfm_segment IS NULL) "
+            "AND (rfm_segment IS NULL) = (rfm_code IS NULL)",
+            "who never ordered has no recency; everybody else has a segment",
+        ),
+        Rule(
+            "cluster_has_one_name",
+            "min(cluster_name) OVER (PARTITION BY cluster_id) "
+            "= max(cluster_name) OVER (PARTITION BY cluster_id)",
+            "a cluster keeps its name",
+        ),
+        Rule(
+            "clusters_not_tiny",
+            "cluster_id IS NULL OR count(cluster_id) OVER () < 500 "
+            "OR count(*) OVER (PARTITION BY cluster_id) >= 0.01 * count(cluster_id) OVER ()",
+            "a cluster under 1 % is an outlier, not a segment",
+            "warning",
+        ),
+    ),
+    "at_risk_list": (
+        Rule(
+            "priority_is_dense",
+            "priority = row_number() OVER (ORDER BY priority)",
+            "1 to n without gap or tie",
+        ),
+        Rule(
+            "priority_follows_margin_at_risk",
+            "margin_at_risk_amount <= lag(margin_at_risk_amount) OVER (ORDER BY priority)",
+            "who has most to lose comes first",
+        ),
+        Rule(
+            "margin_at_risk_agrees",
+            "abs(margin_at_risk_amount - churn_probability * expected_margin_amount) < 0.01",
+            "probability times expected margin",
+        ),
+        Rule(
+            "probability_within_one",
+            "isfinite(churn_probability) AND churn_probability BETWEEN 0 AND 1",
+            "a probability",
+        ),
+        Rule(
+            "play_known",
+            "suggested_play IN ('service_call', 'reminder', 'coupon', 'personal_call')",
+            "a play that a person can carry out",
+        ),
+        Rule(
+            "last_contact_not_after_the_snapshot",
+            "last_contact_date <= snapshot_date",
+            "nothing after the end of D may be known on D",
+        ),
+    ),
+    # ------------------------------------------------------------------ campaigns
+    "campaign_assignments": (
+        Rule(
+            "propensity_is_probability",
+            "isfinite(propensity) AND propensity > 0 AND propensity <= 1",
+            "an assignment that could not happen cannot be weighted",
+        ),
+        Rule(
+            "draws_within_unit_interval",
+            "u_holdout >= 0 AND u_holdout < 1 AND u_layer >= 0 AND u_layer < 1 "
+            "AND u_coverage >= 0 AND u_coverage < 1 AND u_arm >= 0 AND u_arm < 1",
+            "draws of the hash lie in [0, 1)",
+        ),
+        Rule(
+            "config_is_sha256",
+            "regexp_full_match(config_sha256, '[0-9a-f]{64}')",
+            "the assignment can be traced to its configuration",
+        ),
+        Rule(
+            "assigned_from_the_past",
+            "snapshot_date <= assigned_date",
+            "assigned by what was known",
+        ),
+        Rule(
+            "one_configuration_per_campaign",
+            "min(config_sha256) OVER (PARTITION BY campaign_id) "
+            "= max(config_sha256) OVER (PARTITION BY campaign_id)",
+            "one day, one campaign, one set of weights",
+        ),
+        Rule(
+            "one_propensity_per_arm",
+            "min(propensity) OVER (PARTITION BY campaign_id, arm) "
+            "= max(propensity) OVER (PARTITION BY campaign_id, arm)",
+            "everybody in an arm had the same chance of it",
+        ),
+        Rule(
+            "propensities_sum_within_one",
+            "(SELECT max(propensity) FROM (SELECT sum(propensity) AS propensity FROM "
+            "(SELECT DISTINCT campaign_id, arm, propensity FROM batch) GROUP BY campaign_id)) "
+            "<= 1 + 1e-9",
+            "the arms of a campaign exclude each other",
+            scope="table",
+        ),
+    ),
+    "campaign_cohorts": (
+        Rule(
+            "excluded_has_reason",
+            "is_eligible = (exclusion_reason IS NULL)",
+            "an exclusion without a reason cannot be explained, one with a reason is one",
+        ),
+        Rule(
+            "excluded_has_no_arm",
+            "is_eligible OR arm IS NULL",
+            "who is excluded is excluded before randomisation",
+        ),
+        Rule(
+            "arm_has_propensity",
+            "(arm IS NULL) = (propensity IS NULL)",
+            "every assignment has its probability, nobody else has one",
+        ),
+        Rule(
+            "propensity_is_probability",
+            "isfinite(propensity) AND propensity > 0 AND propensity <= 1",
+            "an assignment that could not happen cannot be weighted",
+        ),
+    ),
+    "campaign_outcomes": (
+        Rule(
+            "effect_within_interval",
+            "effect_low <= effect AND effect <= effect_high",
+            "an interval holds its estimate",
+        ),
+        Rule(
+            "effect_is_difference",
+            "abs(effect - (mean_arm - mean_control)) <= 1e-6 * greatest(1, abs(effect))",
+            "by intention to treat: mean of the arm less mean of the control",
+        ),
+        Rule(
+            "p_values_within_one",
+            "p_value BETWEEN 0 AND 1 AND srm_p_value BETWEEN 0 AND 1",
+            "a probability",
+        ),
+        Rule("arm_is_not_control", "arm <> control_arm", "an arm compared with itself"),
+        Rule(
+            "window_in_order",
+            "window_start_date <= window_end_date",
+            "a window ends after it began",
+        ),
+        Rule(
+            "counts_not_negative",
+            "customer_count_arm >= 0 AND customer_count_control >= 0",
+            "counts of customers",
+        ),
+        Rule(
+            "mismatch_has_status",
+            "status = 'invalid_srm' OR status = 'window_open' OR srm_p_value >= 0.001",
+            "a sample ratio mismatch invalidates the outcome and says so",
+        ),
+    ),
+}
