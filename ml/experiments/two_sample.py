@@ -36,7 +36,10 @@ class Sample:
         array = _finite(values)
         n = len(array)
         mean = float(array.mean()) if n else math.nan
-        return cls(n, mean, float(array.var(ddof=1)) if n > 1 else math.nan)
+        if n < 2:
+            return cls(n, mean, math.nan)
+        # The mean of equal values is rounded, and would leave a variance of 1e-34 instead of 0.
+        return cls(n, mean, float(array.var(ddof=1)) if np.ptp(array) > 0 else 0.0)
 
     @classmethod
     def from_sums(cls, n: int, total: float, total_of_squares: float) -> Sample:
@@ -127,7 +130,9 @@ def welch(control: Sample, treatment: Sample, confidence: float = 0.95) -> Effec
         return _without_interval(difference, "no_variance")
     assert difference is not None
     se = math.sqrt(a + b)
-    df = (a + b) ** 2 / (a * a / (control.n - 1) + b * b / (treatment.n - 1))
+    # Satterthwaite, in shares of the variance: squares of tiny variances would underflow to 0.
+    share = a / (a + b)
+    df = 1 / (share**2 / (control.n - 1) + (1 - share) ** 2 / (treatment.n - 1))
     quantile = float(stats.t.isf((1 - confidence) / 2, df))
     relative: tuple[float | None, float | None, float | None] = (None, None, None)
     if control.mean > 0 and treatment.mean > 0:
