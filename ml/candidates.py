@@ -1,0 +1,107 @@
+"""The candidate recipes: one scikit-learn pipeline each, preprocessing inside.
+
+Belongs here: what is tried, and with which hyper-parameters. Does not belong here: how candidates
+are fitted, compared and chosen (ml.training).
+
+None of them splits rows by itself: `early_stopping` is off everywhere, since scikit-learn would
+hold out random rows, and the same customer stands in many snapshots. Regularisation is by size.
+Results do not depend on the number of threads after rounding to 6 digits (tested).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sklearn.base import ClassifierMixin
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ml.estimators import RecencyRule, SelectFeatures, SignedLog
+from ml.features import FEATURES, RFM_FEATURES
+
+FALLBACK = "recency_rule"
+# Two, whatever the machine: the number of threads is part of the recipe, not of the host.
+FIT_JOBS = 2
+
+
+def candidates(seed: int, features: Sequence[str] = FEATURES) -> dict[str, Pipeline]:
+    """Return the unfitted candidates by name, simplest first (ties are won by the earlier one)."""
+    everything = tuple(features)
+    return {
+        FALLBACK: Pipeline(
+            [("features", SelectFeatures(("days_since_last_order",))), ("model", RecencyRule())]
+        ),
+        "logistic_rfm": _scaled(RFM_FEATURES, LogisticRegression(max_iter=1000)),
+        # C = 0.05: about 70 correlated features with indicators
+        "logistic_all": _scaled(everything, LogisticRegression(C=0.05, max_iter=1000)),
+        "random_forest": Pipeline(
+            [
+                ("features", SelectFeatures(everything)),
+                ("impute", _imputer()),
+                (
+                    "model",
+                    # 20 rows a leaf, or rows of one customer in neighbouring snapshots fill it
+                    RandomForestClassifier(
+                        n_estimators=150,
+                        min_samples_leaf=20,
+                        max_features="sqrt",
+                        max_samples=0.3,
+                        n_jobs=FIT_JOBS,
+                        random_state=seed,
+                    ),
+                ),
+            ]
+        ),
+        "hist_gradient_boosting": Pipeline(
+            [
+                ("features", SelectFeatures(everything)),
+                (
+                    "model",
+                    HistGradientBoostingClassifier(
+                        max_leaf_nodes=8,
+                        learning_rate=0.05,
+                        max_iter=200,
+                        min_samples_leaf=100,
+                        l2_regularization=10.0,
+                        max_features=0.3,
+                        early_stopping=False,
+                        random_state=seed,
+                    ),
+                ),
+            ]
+        ),
+        "mlp": _scaled(
+            everything,
+            MLPClassifier(
+                hidden_layer_sizes=(32, 16),
+                alpha=1.0,
+                batch_size=256,
+                learning_rate_init=1e-3,
+                max_iter=12,
+                early_stopping=False,
+                random_state=seed,
+            ),
+        ),
+    }
+
+
+def _imputer() -> SimpleImputer:
+    # A column may be wholly empty (a shop without e-mail): it is kept, as zeros, so that the shape
+    # does not depend on the data.
+    return SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+
+
+def _scaled(features: Sequence[str], model: ClassifierMixin) -> Pipeline:
+    return Pipeline(
+        [
+            ("features", SelectFeatures(tuple(features))),
+            ("log", SignedLog()),
+            ("impute", _imputer()),
+            ("scale", StandardScaler()),
+            ("model", model),
+        ]
+    )

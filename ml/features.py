@@ -1,0 +1,203 @@
+"""The feature contract between the mart and the models: names, order, types, what may be missing.
+
+Belongs here: which columns of `customer_features` a model may see, and the one function that turns
+a published frame into a float matrix. Does not belong here: how a feature is computed (dbt_project)
+or how a model prepares it (ml.candidates: imputation and scaling live inside each pipeline).
+
+The context columns (`snapshot_date`, `customer_key`, `account_type`) are never features, and no
+protected attribute (gender, birth year, country) is in the contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+
+FEATURES: tuple[str, ...] = (
+    # recency and tenure
+    "days_since_last_order",
+    "days_since_first_order",
+    "is_tenure_censored",
+    "days_since_created",
+    # frequency
+    "order_count_30d",
+    "order_count_90d",
+    "order_count_180d",
+    "order_count_365d",
+    "order_count_lifetime",
+    "order_day_count_365d",
+    # money and price level
+    "revenue_amount_30d",
+    "revenue_amount_90d",
+    "revenue_amount_180d",
+    "revenue_amount_365d",
+    "margin_amount_365d",
+    "average_order_amount_365d",
+    "max_order_amount_365d",
+    "average_unit_price_amount_365d",
+    # rhythm
+    "gap_mean_days",
+    "gap_median_days",
+    "gap_stddev_days",
+    "gap_p90_days",
+    "silence_ratio",
+    "order_count_change_90d",
+    "revenue_amount_change_90d",
+    # returns, cancellations, discounts, coupons
+    "return_count_365d",
+    "return_amount_365d",
+    "return_rate_365d",
+    "cancelled_order_count_365d",
+    "cancelled_amount_365d",
+    "discount_amount_365d",
+    "discount_rate_365d",
+    "discounted_order_rate_365d",
+    "coupon_redeemed_count_365d",
+    "open_coupon_count",
+    # breadth
+    "product_count_365d",
+    "category_count_365d",
+    "item_count_365d",
+    "main_category_share_365d",
+    # the same weeks a year ago
+    "order_count_same_weeks_last_year",
+    "revenue_amount_same_weeks_last_year",
+    "has_last_year",
+    # deliveries
+    "late_delivery_count_180d",
+    "delivery_days_mean_180d",
+    "undelivered_order_count",
+    # events
+    "event_count_7d",
+    "event_count_30d",
+    "event_count_90d",
+    "event_day_count_30d",
+    "event_day_count_90d",
+    "view_count_30d",
+    "cart_count_30d",
+    "session_count_30d",
+    "days_since_last_event",
+    "event_count_change_30d",
+    # service and reviews
+    "ticket_count_90d",
+    "ticket_count_365d",
+    "open_ticket_count",
+    "csat_mean_365d",
+    "review_count_365d",
+    "rating_mean_365d",
+    "last_rating",
+    "low_rating_count_180d",
+    # e-mail engagement and contacts
+    "email_open_count_90d",
+    "email_click_count_90d",
+    "email_open_rate_90d",
+    "contact_count_30d",
+    "contact_count_90d",
+    "days_since_last_contact",
+)
+
+# Missing means "never happened" or "cannot be known yet": no gap with one order, no cost delivered,
+# no e-mail received. Everything else is a count, an amount or a flag, and always has a value.
+NULLABLE: frozenset[str] = frozenset(
+    {
+        "days_since_created",
+        "margin_amount_365d",
+        "average_order_amount_365d",
+        "max_order_amount_365d",
+        "average_unit_price_amount_365d",
+        "gap_mean_days",
+        "gap_median_days",
+        "gap_stddev_days",
+        "gap_p90_days",
+        "silence_ratio",
+        "return_rate_365d",
+        "discount_rate_365d",
+        "discounted_order_rate_365d",
+        "main_category_share_365d",
+        "order_count_same_weeks_last_year",
+        "revenue_amount_same_weeks_last_year",
+        "delivery_days_mean_180d",
+        "days_since_last_event",
+        "csat_mean_365d",
+        "rating_mean_365d",
+        "last_rating",
+        "email_open_rate_90d",
+        "days_since_last_contact",
+    }
+)
+
+RFM_FEATURES: tuple[str, ...] = (
+    "days_since_last_order",
+    "order_count_365d",
+    "revenue_amount_365d",
+)
+
+# Trees of scikit-learn hold float32: a finite float64 beyond it would become infinite inside.
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+class FeatureError(ValueError):
+    """The frame breaks the feature contract; the message names each column and what is wrong."""
+
+
+def feature_matrix(frame: pd.DataFrame, names: Sequence[str] = FEATURES) -> pd.DataFrame:
+    """Return the columns `names` of `frame`, in that order, as float64.
+
+    Booleans become 0/1, Decimals and integers floats; the index is kept; columns beyond `names`
+    are dropped. NaN (missing) is allowed only in `NULLABLE` columns, infinity nowhere.
+
+    Raises:
+        FeatureError: a column is missing, appears twice, is not numeric, holds a missing value it
+            may not hold, or an infinite one. All offending columns are named, never a value.
+    """
+    problems: list[str] = []
+    columns: dict[str, np.ndarray] = {}
+    present = set(frame.columns)
+    for name in names:
+        if name not in present:
+            problems.append(f"{name}: is missing")
+            continue
+        series = frame[name]
+        if isinstance(series, pd.DataFrame):
+            problems.append(f"{name}: appears {series.shape[1]} times")
+            continue
+        try:
+            values = _as_float(series)
+        except TypeError as error:
+            problems.append(f"{name}: {error}")
+            continue
+        infinite = int((np.abs(values) > _LARGEST).sum())
+        if infinite:
+            problems.append(f"{name}: {infinite} of {len(values)} values are not finite")
+        if name not in NULLABLE:
+            missing = int(np.isnan(values).sum())
+            if missing:
+                problems.append(f"{name}: {missing} of {len(values)} values are missing")
+        columns[name] = values
+    if problems:
+        raise FeatureError(
+            "the frame does not satisfy the feature contract (ml/features.py): "
+            + "; ".join(problems)
+        )
+    return pd.DataFrame(columns, index=frame.index, columns=list(names), dtype="float64")
+
+
+def _as_float(series: pd.Series) -> np.ndarray:
+    """Return a numeric, boolean or Decimal column as float64 with NaN for missing."""
+    if pd.api.types.is_numeric_dtype(series.dtype):  # true for booleans and Arrow decimals too
+        if pd.api.types.is_complex_dtype(series.dtype):
+            raise TypeError("is complex, expected a real number")
+        return series.astype("float64").to_numpy(dtype="float64", na_value=np.nan)
+    if series.dtype == object:
+        present = series[series.notna()]
+        allowed = (bool, int, float, Decimal, np.bool_, np.number)
+        wrong = sorted({type(v).__name__ for v in present if not isinstance(v, allowed)})
+        if wrong:
+            raise TypeError(f"holds {', '.join(wrong)}, expected numbers")
+        values = np.full(len(series), np.nan)
+        values[series.notna().to_numpy()] = [float(v) for v in present]
+        return values
+    raise TypeError(f"has type {series.dtype}, expected a number")

@@ -1,0 +1,259 @@
+"""How good a probability is, and where to cut it. Formulas with their sources, ties handled.
+
+Belongs here: pure functions of labels and probabilities. Does not belong here: which rows they are
+measured on (ml.validation, ml.training).
+
+y is 1 for churned; p is P(churn). Log loss is the primary metric: it is proper, so only the true
+probability minimises it, and margin at risk is probability times money.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+# What a published score resolves (6 digits): a certain wrong prediction costs at most -ln(1e-6).
+_EPSILON = 1e-6
+
+PRIMARY_METRIC = "log_loss"
+
+
+@dataclass(frozen=True)
+class ProfitModel:
+    """What a contact earns and costs, in the shop's currency, for the threshold by profit.
+
+    customer_value: margin kept when a churner is persuaded to stay; accept_rate: share of
+    contacted churners who are; incentive_amount: paid to whoever accepts, and to every contacted
+    customer who would have stayed; contact_amount: paid per contact. The deterministic form (MPC)
+    of Verbraken, Verbeke & Baesens, IEEE TKDE 25(5), 2013, whose values are the defaults. They come
+    from telecoms: a shop should set its own.
+    """
+
+    customer_value: float = 200.0
+    accept_rate: float = 0.3
+    incentive_amount: float = 10.0
+    contact_amount: float = 1.0
+
+    @property
+    def churner_profit(self) -> float:
+        """Expected profit of contacting one customer who would churn."""
+        kept = self.accept_rate * (self.customer_value - self.incentive_amount)
+        return kept - self.contact_amount
+
+    @property
+    def stayer_profit(self) -> float:
+        """Expected profit (a loss) of contacting one customer who would stay anyway."""
+        return -(self.incentive_amount + self.contact_amount)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Probabilities at and above which a customer counts as predicted to churn, by purpose."""
+
+    capacity: float
+    profit: float
+    roc: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Return {"capacity": ..., "profit": ..., "roc": ...}."""
+        return {"capacity": self.capacity, "profit": self.profit, "roc": self.roc}
+
+
+def evaluate(
+    y: np.ndarray, p: np.ndarray, thresholds: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """Return every metric by name; NaN where a metric needs both classes and has one.
+
+    Names: log_loss, log_loss_no_skill (H(pi)), roc_auc, average_precision, top_decile_lift,
+    top_decile_lift_normalised, brier, brier_skill, ece, churn_rate, mean_probability, row_count;
+    and for each threshold `t` accuracy_at_t, precision_at_t, recall_at_t, f1_at_t.
+
+    Raises:
+        ValueError: no rows, differing lengths, labels other than 0/1, probabilities outside [0, 1].
+    """
+    y, p = _checked(y, p)
+    rate = float(y.mean())
+    both = 0 < rate < 1
+    brier = float(np.mean((p - y) ** 2))
+    lift = top_decile_lift(y, p) if rate > 0 else float("nan")
+    values = {
+        "log_loss": float(log_losses(y, p).mean()),
+        "log_loss_no_skill": entropy(rate),
+        "roc_auc": roc_auc(y, p) if both else float("nan"),
+        "average_precision": average_precision(y, p) if rate > 0 else float("nan"),
+        "top_decile_lift": lift,
+        "top_decile_lift_normalised": normalised_lift(lift, rate) if both else float("nan"),
+        "brier": brier,
+        "brier_skill": 1 - brier / (rate * (1 - rate)) if both else float("nan"),
+        "ece": expected_calibration_error(y, p),
+        "churn_rate": rate,
+        "mean_probability": float(p.mean()),
+        "row_count": float(len(y)),
+    }
+    for name, threshold in (thresholds or {}).items():
+        for metric, value in classification_at(y, p, threshold).items():
+            values[f"{metric}_at_{name}"] = value
+    return values
+
+
+def log_losses(y: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Return -log P(label) per row, p clipped to [1e-6, 1 - 1e-6]."""
+    clipped = np.clip(p, _EPSILON, 1 - _EPSILON)
+    return -np.where(np.asarray(y) == 1, np.log(clipped), np.log1p(-clipped))
+
+
+def entropy(rate: float) -> float:
+    """H(pi) in nats: the log loss of the best constant, hence the floor of no skill."""
+    if rate in (0.0, 1.0):
+        return 0.0
+    return float(-(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)))
+
+
+def roc_auc(y: np.ndarray, p: np.ndarray) -> float:
+    """P(a churner is ranked above a stayer), ties counting one half (Mann-Whitney)."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(p)
+    positive = int((y == 1).sum())
+    negative = len(y) - positive
+    return float((ranks[y == 1].sum() - positive * (positive + 1) / 2) / (positive * negative))
+
+
+def average_precision(y: np.ndarray, p: np.ndarray) -> float:
+    """sum_n (R_n - R_{n-1}) P_n over distinct scores, no interpolation; no skill scores pi."""
+    _, hits, sizes = _by_descending_score(y, p)
+    precision = np.cumsum(hits) / np.cumsum(sizes)
+    return float((hits / hits.sum() * precision).sum())
+
+
+def top_decile_lift(y: np.ndarray, p: np.ndarray) -> float:
+    """Churn rate among the riskiest k = max(1, round(n / 10)) over the rate of all.
+
+    Where the k-th score is tied, the expected value under a random order of the tied rows: the
+    result depends on no row order.
+    """
+    k = max(1, int(np.floor(0.1 * len(y) + 0.5)))
+    _, hits, sizes = _by_descending_score(y, p)
+    before = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    taken = np.clip(k - before, 0, sizes)
+    return float((hits * taken / sizes).sum() / k / np.mean(y))
+
+
+def normalised_lift(lift: float, rate: float) -> float:
+    """(lift - 1) / (max - 1), max = min(1 / pi, 10): 0 random, 1 perfect, comparable across pi."""
+    return float((lift - 1) / (min(1 / rate, 10.0) - 1))
+
+
+def expected_calibration_error(y: np.ndarray, p: np.ndarray, n_bins: int = 10) -> float:
+    """sum_b (n_b / n) |mean(y_b) - mean(p_b)| over 10 equal-mass bins.
+
+    Equal-mass, not equal-width: bins hold equally many rows in order of p; rows with the same p are
+    spread over a boundary in equal proportion, so no row order shows.
+    """
+    rates, means, masses = calibration_bins(y, p, n_bins)
+    return float((masses * np.abs(rates - means)).sum() / masses.sum())
+
+
+def calibration_bins(
+    y: np.ndarray, p: np.ndarray, n_bins: int = 10
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return churn rate, mean probability and rows of each equal-mass bin, ascending in p."""
+    scores, hits, sizes = _by_descending_score(y, p)
+    scores, hits, sizes = scores[::-1], hits[::-1], sizes[::-1]
+    n_bins = min(n_bins, int(sizes.sum()))
+    edges = np.linspace(0, sizes.sum(), n_bins + 1)
+    cumulative = np.concatenate([[0.0], np.cumsum(sizes)])
+
+    def mass(values: np.ndarray) -> np.ndarray:
+        return np.diff(np.interp(edges, cumulative, np.concatenate([[0.0], np.cumsum(values)])))
+
+    masses = mass(sizes)
+    return mass(hits) / masses, mass(scores * sizes) / masses, masses
+
+
+def classification_at(y: np.ndarray, p: np.ndarray, threshold: float) -> dict[str, float]:
+    """Return accuracy, precision, recall, f1 of `p >= threshold`; 0 where nothing is predicted."""
+    predicted = p >= threshold
+    true_positive = float((predicted & (y == 1)).sum())
+    precision = true_positive / predicted.sum() if predicted.any() else 0.0
+    recall = true_positive / (y == 1).sum() if (y == 1).any() else 0.0
+    return {
+        "accuracy": float((predicted == (y == 1)).mean()),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0,
+    }
+
+
+def choose_thresholds(
+    y: np.ndarray, p: np.ndarray, *, capacity_share: float, profit: ProfitModel
+) -> Thresholds:
+    """Choose thresholds on validation rows. Never call it with the rows that will be reported.
+
+    capacity: the score of the last customer that a team able to contact `capacity_share` of all
+    would reach; profit: the threshold of the highest total profit under `profit` (infinite if
+    contacting anybody loses money); roc: the highest recall minus false-positive rate (Youden).
+    """
+    y, p = _checked(y, p)
+    if not 0 < y.mean() < 1:
+        raise ValueError("thresholds need labels of both classes")
+    scores, hits, sizes = _by_descending_score(y, p)
+    contacted, churners = np.cumsum(sizes), np.cumsum(hits)
+    k = max(1, int(np.floor(capacity_share * len(y) + 0.5)))
+    youden = churners / churners[-1] - (contacted - churners) / (contacted[-1] - churners[-1])
+    earned = churners * profit.churner_profit + (contacted - churners) * profit.stayer_profit
+    best = int(np.argmax(earned))
+    return Thresholds(
+        capacity=float(scores[np.searchsorted(contacted, k)]),
+        profit=float(scores[best]) if earned[best] > 0 else float("inf"),
+        roc=float(scores[int(np.argmax(youden))]),
+    )
+
+
+def profit_per_customer(
+    y: np.ndarray, p: np.ndarray, threshold: float, profit: ProfitModel
+) -> float:
+    """Return the total profit of contacting everyone at or above the threshold, per customer."""
+    contacted = p >= threshold
+    churners = float((contacted & (y == 1)).sum())
+    stayers = float(contacted.sum()) - churners
+    return (churners * profit.churner_profit + stayers * profit.stayer_profit) / len(y)
+
+
+def curves(y: np.ndarray, p: np.ndarray) -> pd.DataFrame:
+    """Return share contacted, recall, false-positive rate, precision at each distinct threshold."""
+    scores, hits, sizes = _by_descending_score(y, p)
+    contacted, churners = np.cumsum(sizes), np.cumsum(hits)
+    return pd.DataFrame(
+        {
+            "threshold": scores,
+            "share": contacted / contacted[-1],
+            "recall": churners / max(churners[-1], 1),
+            "false_positive_rate": (contacted - churners) / max(contacted[-1] - churners[-1], 1),
+            "precision": churners / contacted,
+        }
+    )
+
+
+def _by_descending_score(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return distinct scores, descending, with the churners and rows of each."""
+    scores, inverse = np.unique(p, return_inverse=True)
+    sizes = np.bincount(inverse, minlength=len(scores)).astype("float64")
+    hits = np.bincount(inverse, weights=y, minlength=len(scores))
+    return scores[::-1], hits[::-1], sizes[::-1]
+
+
+def _checked(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    y, p = np.asarray(y), np.asarray(p, dtype="float64")
+    if len(y) == 0:
+        raise ValueError("no rows to evaluate")
+    if y.shape != p.shape or y.ndim != 1:
+        raise ValueError(f"labels {y.shape} and probabilities {p.shape} must be equal vectors")
+    if not np.isin(y, (0, 1)).all():
+        raise ValueError("labels must be 0 or 1")
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError("probabilities must lie within [0, 1]")
+    return y.astype("int64"), p

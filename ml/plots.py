@@ -1,0 +1,125 @@
+"""The pictures of a training, as PNG bytes: ROC, precision-recall, calibration, lift, importances.
+
+Belongs here: drawing. Does not belong here: the numbers (ml.metrics) or where pictures are kept
+(ml.registry). Uses matplotlib's object interface with the Agg canvas: no pyplot, no global state.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ml.metrics import calibration_bins, curves
+
+Predictions = Mapping[str, np.ndarray]
+
+
+def evaluation_plots(y: np.ndarray, predictions: Predictions) -> dict[str, bytes]:
+    """Return file name -> PNG of the four curves, one line per model, on the same rows."""
+    return {
+        "roc.png": _figure(
+            lambda axes: _roc(axes, y, predictions),
+            "ROC curve",
+            "false-positive rate",
+            "recall (true-positive rate)",
+        ),
+        "precision_recall.png": _figure(
+            lambda axes: _precision_recall(axes, y, predictions),
+            "Precision and recall",
+            "recall",
+            "precision",
+        ),
+        "calibration.png": _figure(
+            lambda axes: _calibration(axes, y, predictions),
+            "Calibration (10 equal-mass bins)",
+            "mean predicted probability",
+            "observed churn rate",
+        ),
+        "lift.png": _figure(
+            lambda axes: _lift(axes, y, predictions),
+            "Lift by share contacted, riskiest first",
+            "share of customers contacted",
+            "lift over random choice",
+        ),
+    }
+
+
+def importance_plot(importances: pd.DataFrame, top: int = 20) -> bytes:
+    """Return a bar chart of the `top` features of `feature`, `importance`."""
+    shown = importances.head(top).iloc[::-1]
+
+    def draw(axes: Any) -> None:
+        axes.barh(shown["feature"], shown["importance"], color="tab:blue")
+
+    return _figure(
+        draw,
+        "Permutation importance, out of time",
+        "rise in log loss when shuffled",
+        "",
+        height=0.28 * len(shown) + 1.2,
+    )
+
+
+def _roc(axes: Any, y: np.ndarray, predictions: Predictions) -> None:
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="random")
+    for name, p in predictions.items():
+        curve = curves(y, p)
+        x = np.concatenate([[0], curve["false_positive_rate"]])
+        axes.plot(x, np.concatenate([[0], curve["recall"]]), label=name)
+    axes.legend(fontsize=8)
+
+
+def _precision_recall(axes: Any, y: np.ndarray, predictions: Predictions) -> None:
+    axes.axhline(y.mean(), color="grey", linestyle=":", label="churn rate")
+    for name, p in predictions.items():
+        curve = curves(y, p)
+        axes.step(curve["recall"], curve["precision"], where="pre", label=name)
+    axes.set_ylim(0, 1.02)
+    axes.legend(fontsize=8)
+
+
+def _calibration(axes: Any, y: np.ndarray, predictions: Predictions) -> None:
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
+    for name, p in predictions.items():
+        rates, means, _ = calibration_bins(y, p)
+        axes.plot(means, rates, marker="o", markersize=3, label=name)
+    axes.legend(fontsize=8)
+
+
+def _lift(axes: Any, y: np.ndarray, predictions: Predictions) -> None:
+    axes.axhline(1, color="grey", linestyle=":", label="random")
+    share = np.linspace(0.01, 1, 100)
+    if y.mean() > 0:
+        axes.plot(
+            share, np.minimum(1 / y.mean(), 1 / share), color="grey", linewidth=0.8, label="perfect"
+        )
+    for name, p in predictions.items():
+        curve = curves(y, p)
+        found = np.interp(
+            share, np.concatenate([[0], curve["share"]]), np.concatenate([[0], curve["recall"]])
+        )
+        axes.plot(share, found / share, label=name)
+    axes.legend(fontsize=8)
+
+
+def _figure(
+    draw: Callable[[Any], None], title: str, xlabel: str, ylabel: str, height: float = 4.5
+) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    draw(axes)
+    axes.set_title(title)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.grid(alpha=0.25)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,514 @@
+"""MLflow as memory: runs, model versions, aliases, and the only way in which a model is loaded.
+
+Belongs here: what a training leaves behind, which version is champion and why, the check of a
+stored model before it is used. Does not belong here: training (ml.training), where the store lies
+(its tracking URI and artifact location are arguments).
+
+The artifact folder is not trusted. MLflow reads the list of types that skops may load from the
+artifact itself and verifies no hash (facts/trust.md 8, 9), so `load` goes past MLflow's loaders: it
+reads the file once, compares its SHA-256 with the one kept in the database as a tag of the model
+version, and hands those very bytes to skops with `TRUSTED_TYPES`, which is code.
+
+No customer data goes in: no keys, no rows, no input example; data sets are logged as names, types,
+counts and a digest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlparse
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from ml.training import CandidateResult, TrainingResult
+
+EXPERIMENT = "churn"
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+
+_MODEL_FILE = "model.skops"
+_SHA256 = "sha256"
+# Champion moves are tags of the registered model: champion_move_0001, champion_move_0002, ...
+_MOVE = "champion_move_"
+
+# Reviewed one by one. Our own estimators hold numbers, tuples and scikit-learn objects. Of the rest
+# none runs code from the file: a dtype is a name; Tree and TreePredictor hold arrays of nodes, which
+# compiled code follows without checking (a forged array can crash the process, hence the hash
+# before the load); AdamOptimizer is what a fitted network keeps of its fit, plain arrays.
+TRUSTED_TYPES: tuple[str, ...] = (
+    "ml.estimators.CalibratedOnLaterSnapshots",
+    "ml.estimators.RecencyRule",
+    "ml.estimators.SelectFeatures",
+    "ml.estimators.SignedLog",
+    "numpy.dtype",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.tree._tree.Tree",
+)
+
+
+class ModelError(RuntimeError):
+    """A model cannot be found, or must not be used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """One registered model version: enough to load it, check it and stamp it on a score."""
+
+    tracking_uri: str
+    name: str
+    version: int
+    sha256: str
+    run_id: str
+    artifact_uri: str
+    recipe: str
+    last_matured_date: date
+    horizon_days: int
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ChampionMove:
+    """One change of champion, as recorded."""
+
+    kind: str  # promote or rollback
+    version: int
+    previous_version: int | None
+    reason: str
+
+
+def initialise(tracking_uri: str, artifact_location: str, experiment: str = EXPERIMENT) -> str:
+    """Create the store and the experiment once, whoever comes first; return the experiment's id.
+
+    Processes that create one SQLite store together fail (facts/trust.md 12), so creation holds a
+    file lock beside the database. Calling it again changes nothing.
+
+    Raises:
+        ModelError: the experiment exists with another artifact location.
+    """
+    with _locked(tracking_uri):
+        client = _client(tracking_uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return str(client.create_experiment(experiment, artifact_location=artifact_location))
+    if found.artifact_location.rstrip("/") != artifact_location.rstrip("/"):
+        raise ModelError(
+            f"experiment {experiment!r} keeps its artifacts in {found.artifact_location}, not in "
+            f"{artifact_location}: the home was moved or two homes share one store"
+        )
+    return str(found.experiment_id)
+
+
+def log_training(
+    tracking_uri: str,
+    result: TrainingResult,
+    tags: Mapping[str, str],
+    *,
+    experiment: str = EXPERIMENT,
+    data_name: str = "churn_training",
+) -> str:
+    """Log one training as a parent run with a nested run per candidate; return the parent's id.
+
+    tags: what links the run to the rest, e.g. dagster_run_id, partition, feature_version,
+    code_version. The parent carries the chosen recipe's metrics under the same names as the
+    candidates do theirs, the refitted model (skops), its thresholds, the plots, the importances.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+    from ml import plots
+
+    client = _client(tracking_uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        raise ModelError(f"experiment {experiment!r} does not exist: call initialise() first")
+    common = {**tags, "as_of": str(result.as_of), "data_digest": result.data_digest}
+
+    def finish(run_id: str, metrics: Mapping[str, float], params: Mapping[str, Any]) -> None:
+        stamp = client.get_run(run_id).info.start_time
+        client.log_batch(
+            run_id,
+            metrics=[Metric(k, float(v), stamp, 0) for k, v in metrics.items() if np.isfinite(v)],
+            params=[Param(k, str(v)) for k, v in params.items()],
+        )
+
+    name = f"training {result.as_of}"
+    parent = client.create_run(
+        found.experiment_id, tags={**common, "kind": "training"}, run_name=name
+    ).info.run_id
+    try:
+        for candidate in result.candidates:
+            child = client.create_run(
+                found.experiment_id,
+                tags={**common, "kind": "candidate", "mlflow.parentRunId": parent},
+                run_name=candidate.name,
+            ).info.run_id
+            finish(child, _metrics(candidate), _params(result, candidate.name))
+            for gate in candidate.gates:
+                client.set_tag(
+                    child, f"gate_{gate.name}", f"{_verdict(gate.passed)}: {gate.detail}"
+                )
+            client.set_tag(child, "gates", _verdict(candidate.passed))
+            client.set_terminated(child)
+        chosen = result.candidate(result.chosen)
+        final = {f"threshold_{k}": v for k, v in result.thresholds.as_dict().items()}
+        for metric, value in (result.champion_metrics or {}).items():
+            final[f"champion_{metric}"] = value
+        finish(parent, _metrics(chosen) | final, _params(result, result.chosen))
+        decided = {
+            "decision": "promote" if result.decision.promote else "keep",
+            "decision_reason": result.decision.reason,
+            "ranking": ", ".join(result.ranking),
+            "last_matured_date": str(result.last_matured_date),
+        }
+        client.log_batch(parent, tags=[RunTag(k, v) for k, v in decided.items()])
+        _log_dataset(client, parent, result, data_name)
+        y = result.predictions["is_churned"].to_numpy()
+        shown = {c: result.predictions[c].to_numpy() for c in result.ranking}
+        with tempfile.TemporaryDirectory() as folder:
+            directory = Path(folder)
+            for file, png in plots.evaluation_plots(y, shown).items():
+                (directory / file).write_bytes(png)
+            (directory / "importances.png").write_bytes(plots.importance_plot(result.importances))
+            result.importances.to_csv(directory / "importances.csv", index=False)
+            (directory / "summary.json").write_text(json.dumps(_summary(result), indent=2))
+            client.log_artifacts(parent, folder, "evaluation")
+        client.set_terminated(parent)
+    except BaseException:
+        client.set_terminated(parent, "FAILED")
+        raise
+    return str(parent)
+
+
+def register(
+    tracking_uri: str, name: str, result: TrainingResult, run_id: str, tags: Mapping[str, str]
+) -> ModelRef:
+    """Store the refitted model under the training's run and register it as a new version.
+
+    The new version becomes `challenger`, and `champion` too where the training decided so.
+    """
+    import mlflow
+    import pandas
+    import sklearn
+    import skops
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    from ml.features import NULLABLE
+
+    client = _client(tracking_uri)
+    columns = [ColSpec("double", f, required=f not in NULLABLE) for f in result.features]
+    output = Schema([TensorSpec(np.dtype("float64"), (-1, 2))])
+    with _fluent(tracking_uri), mlflow.start_run(run_id=run_id):
+        info = mlflow.sklearn.log_model(
+            result.model,
+            name="model",
+            serialization_format="skops",
+            skops_trusted_types=list(TRUSTED_TYPES),
+            signature=ModelSignature(inputs=Schema(columns), outputs=output),
+            pyfunc_predict_fn="predict_proba",
+            # given, since inferring them starts a process and takes 7 s
+            pip_requirements=[
+                f"scikit-learn=={sklearn.__version__}",
+                f"skops=={skops.__version__}",
+                f"numpy=={np.__version__}",
+                f"pandas=={pandas.__version__}",
+            ],
+        )
+    location = client.get_logged_model(info.model_id).artifact_location
+    content = _read(tracking_uri, f"{location}/{_MODEL_FILE}")
+    _parse(content)  # it must load from our own list before it can be registered
+    with contextlib.suppress(mlflow.exceptions.MlflowException):  # it exists already
+        client.create_registered_model(name)
+    with _fluent(tracking_uri):  # the SQL store resolves models:/ through the global client
+        version = client.create_model_version(
+            name,
+            source=info.model_uri,
+            run_id=run_id,
+            model_id=info.model_id,
+            tags={
+                **tags,
+                _SHA256: hashlib.sha256(content).hexdigest(),
+                "recipe": result.chosen,
+                "last_matured_date": result.last_matured_date.isoformat(),
+                "horizon_days": str(result.horizon_days),
+                "data_digest": result.data_digest,
+                **{f"threshold_{k}": f"{v:.6f}" for k, v in result.thresholds.as_dict().items()},
+            },
+        )
+    client.set_registered_model_alias(name, CHALLENGER, version.version)
+    if result.decision.promote:
+        promote(tracking_uri, name, int(version.version), result.decision.reason)
+    return resolve(tracking_uri, name, int(version.version))
+
+
+def resolve(tracking_uri: str, name: str, which: str | int = CHAMPION) -> ModelRef:
+    """Return the version that an alias stands for, or the version of that number.
+
+    Raises:
+        ModelError: there is no such model, alias or version, or it carries no hash.
+    """
+    import mlflow
+
+    client = _client(tracking_uri)
+    try:
+        if isinstance(which, int) or which.isdigit():
+            found = client.get_model_version(name, str(which))
+        else:
+            found = client.get_model_version_by_alias(name, which)
+    except mlflow.exceptions.MlflowException as error:
+        what = f"version {which}" if str(which).isdigit() else f"alias {which!r}"
+        raise ModelError(f"model {name!r} has no {what}: train first ({error.message})") from error
+    missing = {_SHA256, "recipe", "last_matured_date", "horizon_days"} - found.tags.keys()
+    if missing:
+        raise ModelError(
+            f"model {name!r} version {found.version} lacks the tags {', '.join(sorted(missing))}: "
+            "it was not registered by this platform and is not used"
+        )
+    return ModelRef(
+        tracking_uri=tracking_uri,
+        name=name,
+        version=int(found.version),
+        sha256=found.tags[_SHA256],
+        run_id=found.run_id,
+        artifact_uri=_artifact_uri(client, found.source),
+        recipe=found.tags["recipe"],
+        last_matured_date=date.fromisoformat(found.tags["last_matured_date"]),
+        horizon_days=int(found.tags["horizon_days"]),
+        tags=dict(found.tags),
+    )
+
+
+def load(ref: ModelRef) -> Any:
+    """Return the fitted estimator of a version, after its hash was checked.
+
+    Raises:
+        ModelError: the stored file is missing, differs from what was registered, or holds a type
+            that is not on `TRUSTED_TYPES`.
+    """
+    content = _read(ref.tracking_uri, f"{ref.artifact_uri}/{_MODEL_FILE}")
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != ref.sha256:
+        raise ModelError(
+            f"model {ref.name!r} version {ref.version} is not the file that was registered: its "
+            f"SHA-256 is {actual}, expected {ref.sha256}. It is not loaded; restore the artifact "
+            "or roll back to an earlier version"
+        )
+    return _parse(content)
+
+
+def promote(tracking_uri: str, name: str, version: int, reason: str) -> ModelRef:
+    """Make a version champion and record the move; the version must load."""
+    return _move(tracking_uri, name, "promote", version, reason)
+
+
+def rollback(tracking_uri: str, name: str, reason: str) -> ModelRef:
+    """Make the previous champion champion again and record the move with its reason.
+
+    A second rollback goes one champion further back.
+
+    Raises:
+        ModelError: there is no earlier champion, or it no longer loads.
+    """
+    current = resolve(tracking_uri, name, CHAMPION).version
+    line: list[int] = []  # the champions to which a rollback could lead, oldest first
+    for move in champion_history(tracking_uri, name):
+        if move.kind == "promote":
+            line.append(move.version)
+        elif move.version in line:
+            line = line[: len(line) - line[::-1].index(move.version)]
+    while line and line[-1] == current:
+        line.pop()
+    if not line:
+        raise ModelError(f"model {name!r} has had no champion before version {current}")
+    return _move(tracking_uri, name, "rollback", line[-1], reason)
+
+
+def champion_history(tracking_uri: str, name: str) -> list[ChampionMove]:
+    """Return every change of champion, oldest first."""
+    tags = _client(tracking_uri).get_registered_model(name).tags
+    return [ChampionMove(**json.loads(tags[k])) for k in sorted(tags) if k.startswith(_MOVE)]
+
+
+def _move(tracking_uri: str, name: str, kind: str, version: int, reason: str) -> ModelRef:
+    client = _client(tracking_uri)
+    ref = resolve(tracking_uri, name, version)
+    load(ref)
+    try:
+        previous: int | None = resolve(tracking_uri, name, CHAMPION).version
+    except ModelError:
+        previous = None
+    if previous == version:
+        return ref
+    moves = len(champion_history(tracking_uri, name))
+    record = ChampionMove(kind, version, previous, reason)
+    # Alias first: it is the truth. A process that dies in between leaves a move unrecorded, and
+    # rollback then still finds the previous champion as the last recorded one.
+    client.set_registered_model_alias(name, CHAMPION, str(version))
+    client.set_registered_model_tag(
+        name, f"{_MOVE}{moves + 1:04d}", json.dumps(asdict(record), sort_keys=True)
+    )
+    return ref
+
+
+def _metrics(candidate: CandidateResult) -> dict[str, float]:
+    """Return the metrics of a run by name: pooled, uncontacted, each origin, cost."""
+    metrics = dict(candidate.metrics)
+    metrics |= {f"uncontacted_{k}": v for k, v in candidate.metrics_uncontacted.items()}
+    # origin_1 is the oldest, so that names do not change from training to training
+    for i, values in enumerate(candidate.metrics_by_origin.values(), start=1):
+        metrics |= {f"origin_{i}_{k}": v for k, v in values.items()}
+    metrics["fit_seconds"] = candidate.fit_seconds
+    metrics["score_seconds_per_10k"] = candidate.score_seconds_per_10k
+    return metrics
+
+
+def _params(result: TrainingResult, recipe: str) -> dict[str, Any]:
+    settings = asdict(result.settings)
+    profit = settings.pop("profit")
+    return {
+        "recipe": recipe,
+        "horizon_days": result.horizon_days,
+        "seed": result.seed,
+        "feature_count": len(result.features),
+        "test_snapshots": ", ".join(str(split.test) for split in result.origins),
+        "training_row_count": result.training_row_count,
+        **settings,
+        **{f"profit_{k}": v for k, v in profit.items()},
+    }
+
+
+def _summary(result: TrainingResult) -> dict[str, Any]:
+    """Return the training in one readable document, without customers."""
+    return {
+        "as_of": str(result.as_of),
+        "chosen": result.chosen,
+        "decision": {
+            "promote": result.decision.promote,
+            "reason": result.decision.reason,
+        },
+        "ranking": list(result.ranking),
+        "origins": [
+            {
+                "train": [str(day) for day in split.train],
+                "calibration": [str(day) for day in split.calibration],
+                "test": str(split.test),
+            }
+            for split in result.origins
+        ],
+        "gates": {
+            candidate.name: {gate.name: [gate.passed, gate.detail] for gate in candidate.gates}
+            for candidate in result.candidates
+        },
+        "features": list(result.features),
+    }
+
+
+def _verdict(passed: bool) -> str:
+    return "passed" if passed else "failed"
+
+
+def _log_dataset(client: MlflowClient, run_id: str, result: TrainingResult, name: str) -> None:
+    """Log the data set's name, digest, columns and row count: never its rows."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    schema = {
+        "mlflow_colspec": [{"type": "double", "name": f, "required": True} for f in result.features]
+    }
+    client.log_inputs(
+        run_id,
+        [
+            DatasetInput(
+                Dataset(
+                    name=name,
+                    digest=result.data_digest[:36],  # the store's limit
+                    source_type="code",
+                    source=json.dumps({"tables": "customer_features, churn_labels"}),
+                    schema=json.dumps(schema),
+                    profile=json.dumps({"num_rows": result.training_row_count}),
+                ),
+                [InputTag("mlflow.data.context", "training")],
+            )
+        ],
+    )
+
+
+def _client(tracking_uri: str) -> MlflowClient:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+@contextlib.contextmanager
+def _fluent(tracking_uri: str) -> Iterator[None]:
+    """Point MLflow's global state at the store for the calls that have no client form."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    mlflow.set_tracking_uri(tracking_uri)
+    mlflow.set_registry_uri(tracking_uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
+
+
+@contextlib.contextmanager
+def _locked(tracking_uri: str) -> Iterator[None]:
+    """Hold a lock file beside a SQLite store; other stores serialise by themselves."""
+    if not tracking_uri.startswith("sqlite:///"):
+        yield
+        return
+    import fcntl
+
+    path = Path(tracking_uri.removeprefix("sqlite:///") + ".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # released with the handle, also when the process dies
+        yield
+
+
+def _artifact_uri(client: MlflowClient, source: str) -> str:
+    """Return the folder of a version's files; MLflow 3 names a logged model instead of a folder."""
+    prefix = "models:/"
+    if source.startswith(prefix):
+        return str(client.get_logged_model(source.removeprefix(prefix)).artifact_location)
+    return source
+
+
+def _read(tracking_uri: str, uri: str) -> bytes:
+    """Return the bytes of an artifact, from a local folder or by MLflow from a remote one."""
+    parsed = urlparse(uri)
+    try:
+        if parsed.scheme in ("", "file"):
+            return Path(unquote(parsed.path)).read_bytes()
+        import mlflow
+
+        return Path(
+            mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=tracking_uri)
+        ).read_bytes()
+    except OSError as error:
+        raise ModelError(f"the stored model cannot be read: {error}") from error
+
+
+def _parse(content: bytes) -> Any:
+    """Return the estimator in skops bytes, trusting our own list and nothing that the file says."""
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    try:
+        return skops.io.loads(content, trusted=list(TRUSTED_TYPES))
+    except UntrustedTypesFoundException as error:
+        raise ModelError(
+            f"the stored model holds types that are not trusted (ml.registry.TRUSTED_TYPES): {error}"
+        ) from error
