@@ -1,0 +1,49 @@
+-- The last day on which each customer did anything in the shop, as known at the end of each
+-- requested day. Days with events are first gathered by the requested day on which they come into
+-- sight, which leaves at most one row per customer and requested day to look back over.
+with spine as (
+    {{ snapshot_spine() }}
+),
+
+steps as (
+    select
+        snapshot_date,
+        lag(snapshot_date, 1, {{ beginning_of_time() }}) over (order by snapshot_date) as previous_date
+    from spine
+),
+
+sightings as (
+    select
+        steps.snapshot_date,
+        days.customer_key,
+        max(days.occurred_date) as occurred_date
+    from steps
+    inner join {{ ref('int_customer_days') }} as days
+        on days.known_date <= steps.snapshot_date and days.known_date > steps.previous_date
+    where days.day_count > 0
+    group by steps.snapshot_date, days.customer_key
+),
+
+periods as (
+    select
+        customer_key,
+        snapshot_date as from_date,
+        max(occurred_date) over (
+            partition by customer_key
+            order by snapshot_date
+            rows between unbounded preceding and current row
+        ) as last_event_date,
+        lead(snapshot_date, 1, {{ end_of_time() }}) over (
+            partition by customer_key
+            order by snapshot_date
+        ) as until_date
+    from sightings
+)
+
+select
+    spine.snapshot_date,
+    periods.customer_key,
+    periods.last_event_date
+from spine
+inner join periods
+    on periods.from_date <= spine.snapshot_date and periods.until_date > spine.snapshot_date

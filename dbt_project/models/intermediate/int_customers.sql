@@ -1,0 +1,57 @@
+-- Every customer known at the end of each requested day, with what was then known of the person
+-- and of the person's consent. A customer is known by an own row or by an order.
+with spine as (
+    {{ snapshot_spine() }}
+),
+
+known_customers as (
+    select
+        spine.snapshot_date,
+        customers.customer_key
+    from spine
+    inner join {{ ref('stg_customers') }} as customers
+        on {{ known_on('customers', 'spine.snapshot_date') }}
+    union
+    select
+        snapshot_date,
+        customer_key
+    from {{ ref('int_customer_orders') }}
+),
+
+consents as (
+    select
+        spine.snapshot_date,
+        consents.customer_key,
+        -- Consent runs until its expiry: still valid at the end of the day if that lies on a later one.
+        {%- for channel in ['email', 'sms', 'phone', 'post'] %}
+        max(case when consents.channel = '{{ channel }}' then
+            case when consents.status = 'granted' and coalesce(consents.expires_date > spine.snapshot_date, true) then 1 else 0 end
+        end) = 1 as has_{{ channel }}_consent{{ '' if loop.last else ',' }}
+        {%- endfor %}
+    from spine
+    inner join {{ ref('int_consents') }} as consents
+        on {{ known_on('consents', 'spine.snapshot_date') }}
+    group by spine.snapshot_date, consents.customer_key
+)
+
+select
+    known_customers.snapshot_date,
+    known_customers.customer_key,
+    customers.created_date,
+    coalesce(customers.account_type, 'consumer') as account_type,
+    coalesce(consents.has_email_consent, {{ is_consent_assumed() }})
+    and coalesce(customers.has_email, false) as has_email_consent,
+    coalesce(consents.has_sms_consent, {{ is_consent_assumed() }})
+    and coalesce(customers.has_phone, false) as has_sms_consent,
+    coalesce(consents.has_phone_consent, {{ is_consent_assumed() }})
+    and coalesce(customers.has_phone, false) as has_phone_consent,
+    coalesce(consents.has_post_consent, {{ is_consent_assumed() }}) as has_post_consent
+from known_customers
+left join {{ ref('stg_customers') }} as customers
+    on
+        known_customers.customer_key = customers.customer_key
+        and {{ known_on('customers', 'known_customers.snapshot_date') }}
+left join consents
+    on
+        known_customers.snapshot_date = consents.snapshot_date
+        and known_customers.customer_key = consents.customer_key

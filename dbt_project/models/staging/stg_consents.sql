@@ -1,0 +1,14 @@
+with consents as (
+    {{ versions(source('raw', 'consents'), key=['customer_key', 'channel', 'changed_at']) }}
+)
+
+select
+    customer_key,
+    channel,
+    status,
+    changed_at,
+    occurred_date as changed_date,
+    {{ shop_date('expires_at') }} as expires_date,
+    known_date,
+    superseded_date
+from consents

@@ -1,0 +1,14 @@
+with customers as (
+    {{ versions(source('raw', 'customers'), key=['customer_key']) }}
+)
+
+select
+    customer_key,
+    created_at,
+    occurred_date as created_date,
+    coalesce(account_type, 'consumer') as account_type,
+    coalesce(has_email, false) as has_email,
+    coalesce(has_phone, false) as has_phone,
+    known_date,
+    superseded_date
+from customers

@@ -1,0 +1,18 @@
+with deliveries as (
+    {{ versions(source('raw', 'deliveries'), key=['campaign_id', 'customer_key', 'channel', 'sent_at']) }}
+)
+
+select
+    campaign_id,
+    customer_key,
+    channel,
+    sent_at,
+    occurred_date as sent_date,
+    opened_at,
+    {{ shop_date('opened_at') }} as opened_date,
+    clicked_at,
+    {{ shop_date('clicked_at') }} as clicked_date,
+    cost_amount,
+    known_date,
+    superseded_date
+from deliveries
