@@ -90,9 +90,7 @@ def candidates(seed: int, features: Sequence[str] = FEATURES) -> dict[str, Pipel
 
 
 def _imputer() -> SimpleImputer:
-    # A column may be wholly empty (a shop without e-mail): it is kept, as zeros, so that the shape
-    # does not depend on the data.
-    return SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+    return SimpleImputer(strategy="median", add_indicator=True)
 
 
 def _scaled(features: Sequence[str], model: ClassifierMixin) -> Pipeline:

@@ -24,20 +24,26 @@ class SelectFeatures(TransformerMixin, BaseEstimator):
 
     The first step of every pipeline, so that a model can be given a published partition as it is
     and refuses one that breaks the contract, at training and at scoring alike.
+
+    A feature without a single value in training (a shop that delivers no reviews) is 0 from then
+    on: nothing was learnt about it, and histogram boosting cannot bin it.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
 
     def fit(self, X: pd.DataFrame, y: object = None) -> Self:
-        """Check the frame; there is nothing to learn."""
-        feature_matrix(X, self.names)
+        """Check the frame and remember which features are empty."""
+        self.is_empty_ = np.isnan(feature_matrix(X, self.names).to_numpy()).all(axis=0)
         self.n_features_in_ = len(self.names)
         return self
 
     def transform(self, X: pd.DataFrame) -> np.ndarray:
         """Return an array of shape (rows, len(names))."""
-        return feature_matrix(X, self.names).to_numpy()
+        check_is_fitted(self)
+        matrix = feature_matrix(X, self.names).to_numpy(copy=True)
+        matrix[:, self.is_empty_] = 0.0
+        return matrix
 
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
         """Return the names in column order."""

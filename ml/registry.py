@@ -42,10 +42,10 @@ _SHA256 = "sha256"
 # Champion moves are tags of the registered model: champion_move_0001, champion_move_0002, ...
 _MOVE = "champion_move_"
 
-# Reviewed one by one. Our own estimators hold numbers, tuples and scikit-learn objects. Of the rest
-# none runs code from the file: a dtype is a name; Tree and TreePredictor hold arrays of nodes, which
-# compiled code follows without checking (a forged array can crash the process, hence the hash
-# before the load); AdamOptimizer is what a fitted network keeps of its fit, plain arrays.
+# Reviewed one by one. Our own estimators hold numbers, tuples and scikit-learn objects. Of the
+# rest none runs code from the file: a dtype is a name; Tree and TreePredictor hold arrays of
+# nodes, which compiled code follows without checking (a forged array can crash the process, hence
+# the hash before the load); AdamOptimizer, what a fitted network keeps of its fit, holds arrays.
 TRUSTED_TYPES: tuple[str, ...] = (
     "ml.estimators.CalibratedOnLaterSnapshots",
     "ml.estimators.RecencyRule",
@@ -125,6 +125,7 @@ def log_training(
     candidates do theirs, the refitted model (skops), its thresholds, the plots, the importances.
     """
     from mlflow.entities import Metric, Param, RunTag
+
     from ml import plots
 
     client = _client(tracking_uri)
@@ -206,7 +207,9 @@ def register(
     from ml.features import NULLABLE
 
     client = _client(tracking_uri)
-    columns = [ColSpec("double", f, required=f not in NULLABLE) for f in result.features]
+    columns: list[ColSpec | TensorSpec] = [
+        ColSpec("double", f, required=f not in NULLABLE) for f in result.features
+    ]
     output = Schema([TensorSpec(np.dtype("float64"), (-1, 2))])
     with _fluent(tracking_uri), mlflow.start_run(run_id=run_id):
         info = mlflow.sklearn.log_model(
@@ -269,10 +272,10 @@ def resolve(tracking_uri: str, name: str, which: str | int = CHAMPION) -> ModelR
         what = f"version {which}" if str(which).isdigit() else f"alias {which!r}"
         raise ModelError(f"model {name!r} has no {what}: train first ({error.message})") from error
     missing = {_SHA256, "recipe", "last_matured_date", "horizon_days"} - found.tags.keys()
-    if missing:
+    if missing or found.run_id is None or found.source is None:
         raise ModelError(
-            f"model {name!r} version {found.version} lacks the tags {', '.join(sorted(missing))}: "
-            "it was not registered by this platform and is not used"
+            f"model {name!r} version {found.version} lacks a run or the tags "
+            f"{', '.join(sorted(missing))}: it was not registered by this platform and is not used"
         )
     return ModelRef(
         tracking_uri=tracking_uri,
@@ -510,5 +513,5 @@ def _parse(content: bytes) -> Any:
         return skops.io.loads(content, trusted=list(TRUSTED_TYPES))
     except UntrustedTypesFoundException as error:
         raise ModelError(
-            f"the stored model holds types that are not trusted (ml.registry.TRUSTED_TYPES): {error}"
+            f"the stored model holds types that ml.registry.TRUSTED_TYPES does not name: {error}"
         ) from error

@@ -209,7 +209,7 @@ def train(
     )
     usable, reasons = [], []
     for split in origins:
-        reason = _unusable(data, split, settings)
+        reason = _unusable(data, split, f"origin {split.test}", settings)
         if reason:
             reasons.append(reason)
         else:
@@ -221,9 +221,10 @@ def train(
             f"itself after a training snapshot; at least {horizon_days + settings.calibration_days}"
             " days of snapshots with matured labels are needed"
         )
-    reasons += [reason] if (reason := _unusable(data, refit, settings)) else []
-    if reasons and (not usable or _unusable(data, refit, settings)):
-        raise TrainingSkipped(f"no model can be trained as of {as_of}: " + "; ".join(reasons))
+    no_refit = _unusable(data, refit, "the refit", settings)
+    if no_refit or not usable:
+        told = "; ".join([*reasons, no_refit] if no_refit else reasons)
+        raise TrainingSkipped(f"no model can be trained as of {as_of}: {told}")
 
     blocks, timings, last_models = [], {name: [0.0, 0.0] for name in recipes}, {}
     thresholds: dict[tuple[str, date], Thresholds] = {}
@@ -358,23 +359,26 @@ def _dates(column: pd.Series) -> pd.Series:
     return column.astype(object)
 
 
-def _unusable(data: pd.DataFrame, split: Split, settings: TrainingSettings) -> str | None:
+def _unusable(
+    data: pd.DataFrame, split: Split, name: str, settings: TrainingSettings
+) -> str | None:
     """Return why a split cannot be used, or None."""
-    parts = [("training", split.train, settings.min_rows)]
-    parts.append(("calibration", split.calibration, settings.min_class_rows))
-    if split.test is not None:
-        parts.append(("test", (split.test,), settings.min_class_rows))
-    for part, days, least in parts:
+    # part, its snapshots, the fewest rows, the fewest of each class
+    parts: list[tuple[str, tuple[date, ...], int, int]] = [
+        ("training", split.train, settings.min_rows, settings.min_class_rows),
+        ("calibration", split.calibration, settings.min_class_rows, 1),
+    ]
+    if split.test in set(data["snapshot_date"]):  # the refit tests nothing
+        parts.append(("test", (split.test,), settings.min_class_rows, 1))
+    for part, days, fewest, fewest_of_class in parts:
         y = data.loc[data["snapshot_date"].isin(days), "is_churned"]
-        when = f"origin {split.test}" if split.test else "the refit"
-        if len(y) < least:
-            return f"{when}: {len(y)} {part} rows, at least {least} are needed"
-        smaller = min(int(y.sum()), int(len(y) - y.sum()))
-        needed = settings.min_class_rows if part == "training" else 1
-        if smaller < needed:
+        if len(y) < fewest:
+            return f"{name}: {len(y)} {part} rows, at least {fewest} are needed"
+        churned = int(y.sum())
+        if min(churned, len(y) - churned) < fewest_of_class:
             return (
-                f"{when}: {int(y.sum())} of {len(y)} {part} rows churned, at least {needed} of "
-                "each class are needed"
+                f"{name}: {churned} of {len(y)} {part} rows churned, at least {fewest_of_class} "
+                "of each class are needed"
             )
     return None
 
@@ -437,7 +441,7 @@ def _judge(
     )
     results = []
     for name in recipes:
-        at = {split.test: thresholds[name, split.test].as_dict() for split in origins if split.test}
+        at = {split.test: thresholds[name, split.test].as_dict() for split in origins}
         results.append(
             CandidateResult(
                 name=name,

@@ -21,11 +21,14 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class Split:
-    """Snapshots to fit on, later ones to calibrate on, and the one to test on (None: the refit)."""
+    """Snapshots to fit on, later ones to calibrate on, and the one that is predicted.
+
+    For the refit, `test` is the day as of which it is done: nothing is tested there.
+    """
 
     train: tuple[date, ...]
     calibration: tuple[date, ...]
-    test: date | None
+    test: date
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,6 @@ def split_at(
     horizon_days: int,
     *,
     calibration_days: int = 28,
-    test: date | None = None,
 ) -> Split | None:
     """Split the snapshots whose labels matured by `known_by` into earlier (fit) and later.
 
@@ -78,7 +80,7 @@ def split_at(
     first_later = matured[-1] - timedelta(days=calibration_days - 1)
     train = tuple(day for day in matured if day < first_later)
     calibration = tuple(day for day in matured if day >= first_later)
-    return Split(train, calibration, test) if train else None
+    return Split(train, calibration, known_by) if train else None
 
 
 def rolling_origins(
@@ -100,9 +102,7 @@ def rolling_origins(
     testable = [day for day in snapshot_dates if day + gap <= matured_by]
     splits: list[Split] = []
     for test in reversed(thin(testable, spacing_days)):
-        split = split_at(
-            snapshot_dates, test, horizon_days, calibration_days=calibration_days, test=test
-        )
+        split = split_at(snapshot_dates, test, horizon_days, calibration_days=calibration_days)
         if split is None or len(splits) == n_origins:
             break
         splits.append(split)
