@@ -1,0 +1,286 @@
+"""What every daily asset shares: its partitions, and the loop from made to published.
+
+What belongs here: the partitions of a shop, the decorator `daily_asset` that turns "make the rows
+of one day" into an asset that stages, audits, publishes and reports each of its days, and the
+metadata it reports. What does not: what any one table contains.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from orchestration.resources.platform import Platform
+from orchestration.resources.warehouse import POOL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import pandas as pd
+    import pyarrow as pa
+
+    from expectations.schema import Table
+    from orchestration.resources.home import Shop
+    from orchestration.resources.publishing import Outcome
+
+ENGINEERING = "team:data-engineering"
+SCIENCE = "team:data-science"
+MARKETING = "team:marketing"
+
+AUDIT = "audit"
+RESCORE_TAG = "holdfast/rescore"
+
+# Data of a day is there by the next morning; a day and a half without it is late.
+FRESH = dg.FreshnessPolicy.time_window(
+    fail_window=timedelta(hours=36), warn_window=timedelta(hours=26)
+)
+
+# A lock held a moment too long or a full disk may pass; bad data does not, and is not retried.
+RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
+
+
+def daily_partitions(shop: Shop, today: date | None = None) -> dg.DailyPartitionsDefinition:
+    """Return one partition a day of the shop, in its own time zone, up to its last day."""
+    end = shop.last_day or today
+    return dg.DailyPartitionsDefinition(
+        start_date=shop.first_day.isoformat(),
+        end_date=(end + timedelta(days=1)).isoformat() if end else None,
+        timezone=shop.shop_timezone,
+    )
+
+
+def lake_key(name: str) -> dg.AssetKey:
+    """Return the asset key of a published table."""
+    return dg.AssetKey(["lake", name])
+
+
+def mart_key(name: str) -> dg.AssetKey:
+    """Return the asset key of a candidate that dbt builds."""
+    return dg.AssetKey(["mart", name])
+
+
+@dataclass
+class Made:
+    """The rows of one day, and where they come from."""
+
+    frame: pd.DataFrame | pa.Table
+    generation: int
+    inputs: dict[str, str] = field(default_factory=dict)
+    model_version: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """One run of a daily asset over its days."""
+
+    platform: Platform
+    days: list[date]
+    run_id: str
+    log: Callable[[str], None]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    _once: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_rescoring(self) -> bool:
+        """Whether this run was told to use today's models for days already published."""
+        return self.tags.get(RESCORE_TAG) == "true"
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return `make()`, called on first use and kept for the other days of this run."""
+        if name not in self._once:
+            self._once[name] = make()
+        return self._once[name]
+
+
+def days_of(context: dg.AssetExecutionContext) -> list[date]:
+    """Return the partitions of this run, in order."""
+    return sorted(date.fromisoformat(key) for key in context.partition_keys)
+
+
+def column_schema(table: Table) -> dg.TableSchema:
+    """Return the declared columns as Dagster shows them."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column.name,
+                column.type,
+                column.description or None,
+                dg.TableColumnConstraints(nullable=column.nullable),
+            )
+            for column in table.columns
+        ]
+    )
+
+
+def daily_asset(
+    table: Table,
+    partitions: dg.DailyPartitionsDefinition,
+    *,
+    deps: Sequence[dg.AssetKey | dg.AssetDep],
+    group: str,
+    owner: str,
+    description: str,
+    kinds: set[str],
+    opens_warehouse: bool = False,
+    code_version: str = "1",
+) -> Callable[[Callable[[Run, date], Made]], dg.AssetsDefinition]:
+    """Turn "make the rows of one day" into the daily asset `lake/<table>`.
+
+    The asset goes through its days in order. A day that is refused, or that cannot be made, does
+    not take the others with it: the good ones are published and reported, and then the run fails
+    and names the bad ones.
+    """
+
+    def decorate(make: Callable[[Run, date], Made]) -> dg.AssetsDefinition:
+        @dg.asset(
+            key=lake_key(table.name),
+            deps=deps,
+            partitions_def=partitions,
+            backfill_policy=dg.BackfillPolicy.single_run(),
+            group_name=group,
+            owners=[owner],
+            description=description,
+            kinds=kinds,
+            code_version=code_version,
+            freshness_policy=FRESH,
+            retry_policy=RETRY,
+            pool=POOL if opens_warehouse else None,
+            metadata={"dagster/column_schema": column_schema(table)},
+            check_specs=[
+                dg.AssetCheckSpec(
+                    AUDIT,
+                    asset=lake_key(table.name),
+                    blocking=True,
+                    description=(
+                        "Great Expectations on the staged file of each day. What fails here is "
+                        "not published, in this run or any other."
+                    ),
+                )
+            ],
+        )
+        def asset(
+            context: dg.AssetExecutionContext, platform: Platform
+        ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
+            yield from publish_days(context, platform, table, make)
+
+        return asset
+
+    return decorate
+
+
+def publish_days(
+    context: dg.AssetExecutionContext,
+    platform: Platform,
+    table: Table,
+    make: Callable[[Run, date], Made],
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
+    """Make, stage, audit and publish each day of this run, and report each."""
+    from orchestration.resources.publishing import Facts
+
+    run = Run(platform, days_of(context), context.run_id, context.log.info, context.run.tags)
+    key = lake_key(table.name)
+    reported: dict[date, dict[str, Any]] = {}
+    bad: dict[date, str] = {}
+    verdicts: list[tuple[date, Outcome]] = []
+    crashed: Exception | None = None
+    for number, day in enumerate(run.days, start=1):
+        started = time.perf_counter()
+        try:
+            made = make(run, day)
+            outcome = platform.publisher.run(
+                table,
+                day,
+                made.frame,
+                Facts(run.run_id, made.generation, made.inputs, made.model_version),
+            )
+        except Exception as error:  # every other day still deserves its chance
+            bad[day] = f"{type(error).__name__}: {error}"
+            crashed = error
+            context.log.error(f"{table.name} of {day} ({number}/{len(run.days)}): {bad[day]}")
+            continue
+        verdicts.append((day, outcome))
+        if outcome.publication is None:
+            bad[day] = f"audit {outcome.audit.id} failed: {'; '.join(outcome.audit.failures)}"
+            context.log.error(f"{table.name} of {day} ({number}/{len(run.days)}): {bad[day]}")
+            continue
+        reported[day] = {
+            **_facts(outcome, time.perf_counter() - started),
+            **made.metadata,
+        }
+        context.log.info(
+            f"{table.name} of {day} ({number}/{len(run.days)}): "
+            f"{outcome.candidate.row_count:,} rows, {'published' if outcome.changed else 'as before'}"
+        )
+    platform.publisher.finish()
+    yield _check(table, verdicts, bad, platform)
+    if bad:
+        for day, metadata in reported.items():
+            context.log_event(
+                dg.AssetMaterialization(key, partition=day.isoformat(), metadata=metadata)
+            )
+        names = "\n".join(f"  {day}: {reason}" for day, reason in bad.items())
+        raise dg.Failure(
+            f"{table.name}: {len(bad)} of {len(run.days)} days were not published, "
+            f"{len(reported)} were.\n{names}",
+            metadata={"bad_days": [day.isoformat() for day in bad]},
+            # Retrying helps where a lock or a disk was in the way, never where data was judged.
+            allow_retries=isinstance(crashed, OSError),
+        ) from crashed
+    for day, metadata in reported.items():
+        context.add_asset_metadata(metadata, asset_key=key, partition_key=day.isoformat())
+    yield dg.MaterializeResult(asset_key=key)
+
+
+def _facts(outcome: Outcome, seconds: float) -> dict[str, Any]:
+    publication = outcome.publication
+    assert publication is not None
+    facts: dict[str, Any] = {
+        "dagster/partition_row_count": outcome.candidate.row_count,
+        "content_hash": publication.content_hash[:16],
+        "is_changed": outcome.changed,
+        "delta_version": publication.delta_version,
+        "generation": publication.generation,
+        "audit": f"{outcome.audit.id}: {outcome.audit.evaluated} of {outcome.audit.expected} "
+        f"expectations evaluated, suite {outcome.audit.suite_version}",
+        "seconds": round(seconds, 3),
+    }
+    if publication.inputs:
+        facts["inputs"] = {name: digest[:16] for name, digest in publication.inputs.items()}
+    if publication.model_version:
+        facts["model_version"] = publication.model_version
+    if outcome.warnings:
+        facts["warnings"] = list(outcome.warnings)
+    return facts
+
+
+def _check(
+    table: Table,
+    verdicts: Sequence[tuple[date, Outcome]],
+    bad: Mapping[date, str],
+    platform: Platform,
+) -> dg.AssetCheckResult:
+    failed = {day: o.audit for day, o in verdicts if not o.audit.passed}
+    return dg.AssetCheckResult(
+        asset_key=lake_key(table.name),
+        check_name=AUDIT,
+        passed=not bad,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description="; ".join(f"{day}: {reason}" for day, reason in bad.items()) or None,
+        metadata={
+            "days": len(verdicts),
+            "days_failed": len(bad),
+            "expectations_evaluated": sum(o.audit.evaluated for _, o in verdicts),
+            "failed_expectations": {
+                day.isoformat(): list(audit.failures) for day, audit in failed.items()
+            },
+            "warnings": {day.isoformat(): list(o.warnings) for day, o in verdicts if o.warnings},
+            "data_docs": dg.MetadataValue.url(
+                (platform.home.data_docs / "index.html").resolve().as_uri()
+            ),
+        },
+    )

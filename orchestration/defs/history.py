@@ -1,0 +1,120 @@
+"""The history job: snapshots of any set of days in one run, for a home that begins with a past.
+
+What belongs here: the one job that is not a selection of assets. A model needs features and labels
+of many past days, but not of every day. Dagster's single run takes one contiguous range, and one
+run a day would pay the fixed costs of dbt and of a run 40 times, so this op builds the days asked
+for in one dbt invocation per table and reports each partition that it published.
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from orchestration.defs.daily import lake_key
+from orchestration.resources.platform import Platform
+from orchestration.resources.warehouse import POOL
+
+if TYPE_CHECKING:
+    from orchestration.resources.home import Shop
+
+
+class HistoryConfig(dg.Config):
+    """Which past days to build."""
+
+    end: str
+    every_days: int = 14
+    start: str = ""
+
+
+def history_days(
+    shop: Shop, end: date, every_days: int, start: date | None = None
+) -> tuple[list[date], list[date]]:
+    """Return the snapshots to build features of, and the days on which their labels mature.
+
+    Snapshots are spaced `every_days` apart, counted back from the last one whose labels have
+    matured by `end`; the first has at least half an active window of history before it.
+    """
+    last = end - timedelta(days=shop.horizon_days)
+    first = start or shop.first_day + timedelta(days=shop.active_window_days // 2)
+    snapshots = []
+    day = last
+    while day >= first:
+        snapshots.append(day)
+        day -= timedelta(days=every_days)
+    snapshots.reverse()
+    return snapshots, [day + timedelta(days=shop.horizon_days) for day in snapshots]
+
+
+def history_job() -> dg.JobDefinition:
+    """Return the job `history`."""
+
+    @dg.op(
+        pool=POOL,
+        description="Load what landed, build features and labels of past days, publish them.",
+    )
+    def build_history(
+        context: dg.OpExecutionContext, config: HistoryConfig, platform: Platform
+    ) -> None:
+        from orchestration.defs.mart.assets import build_mart, export
+        from orchestration.defs.sources.assets import raise_for, require_raw, take_in
+        from orchestration.resources.publishing import Facts
+        from orchestration.tables import mart_tables
+
+        raise_for(take_in(platform, context.run_id, context.log.info))
+        require_raw(platform)
+        shop = platform.home.shop
+        snapshots, matured = history_days(
+            shop,
+            date.fromisoformat(config.end),
+            config.every_days,
+            date.fromisoformat(config.start) if config.start else None,
+        )
+        if not snapshots:
+            raise dg.Failure(
+                f"no snapshot before {config.end} has matured labels: the shop began "
+                f"{shop.first_day} and the horizon is {shop.horizon_days} days"
+            )
+        refused = []
+        for name, days, select in (
+            ("customer_features", snapshots, ["+customer_features"]),
+            ("churn_labels", matured, ["churn_labels"]),
+        ):
+            table = mart_tables()[name]
+            context.log.info(f"{name}: {len(days)} days, {days[0]} .. {days[-1]}, in one dbt run")
+            build_mart(platform, days, context.run_id, select)
+            exported = export(platform, table, days)
+            for number, day in enumerate(days, start=1):
+                made = exported.pop(day)
+                outcome = platform.publisher.run(
+                    table, day, made.frame, Facts(context.run_id, made.generation)
+                )
+                if outcome.publication is None:
+                    refused.append(f"{name} of {day}: {'; '.join(outcome.audit.failures)}")
+                    continue
+                context.log_event(
+                    dg.AssetMaterialization(
+                        lake_key(name),
+                        partition=day.isoformat(),
+                        metadata={
+                            "dagster/partition_row_count": outcome.candidate.row_count,
+                            "content_hash": outcome.publication.content_hash[:16],
+                        },
+                    )
+                )
+                if number % 10 == 0 or number == len(days):
+                    context.log.info(f"{name}: {number} of {len(days)} days published")
+        platform.publisher.finish()
+        if refused:
+            raise dg.Failure("\n".join(refused), allow_retries=False)
+
+    @dg.job(
+        name="history",
+        description="Features and labels of past days, so that a new home can be trained.",
+    )
+    def history() -> None:
+        build_history()
+
+    return history

@@ -1,0 +1,106 @@
+"""Jobs, schedules and sensors.
+
+What belongs here: which assets run together and when. The daily chain has a hard order, so it is
+one job (blocking checks hold only within one run), not a set of automation conditions.
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from orchestration.defs.history import history_job
+from orchestration.resources.platform import Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DAILY = "daily"
+TRAINING = "training"
+
+DAILY_SELECTION = dg.AssetSelection.groups("sources", "mart", "scores", "segments", "campaigns")
+TRAINING_SELECTION = dg.AssetSelection.groups("models")
+
+
+def jobs(partitions: dg.DailyPartitionsDefinition) -> list[dg.JobDefinition]:
+    """Return the jobs: the day, the training, and the history a new home is trained on."""
+    return [
+        dg.define_asset_job(
+            DAILY,
+            DAILY_SELECTION,
+            description="One day, or a range in one run: landing files to cohorts.",
+            partitions_def=partitions,
+        ),
+        dg.define_asset_job(
+            TRAINING,
+            TRAINING_SELECTION,
+            description="Train, compare and register the models on all matured labels.",
+        ),
+        history_job(),
+    ]
+
+
+def schedules(partitions: dg.DailyPartitionsDefinition) -> list[dg.ScheduleDefinition]:
+    """Return the schedules; they are registered only where the settings ask for them."""
+
+    @dg.schedule(
+        job_name=DAILY,
+        cron_schedule="0 4 * * *",
+        execution_timezone=partitions.timezone,
+        description="The day that ended at midnight, shop time. One run per day, ever.",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    def daily_schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+        keys = partitions.get_partition_keys(current_time=context.scheduled_execution_time)
+        if keys:
+            yield dg.RunRequest(run_key=keys[-1], partition_key=keys[-1])
+
+    @dg.schedule(
+        job_name=TRAINING,
+        cron_schedule="0 6 * * 1",
+        execution_timezone=partitions.timezone,
+        description="Every Monday, on all labels matured by then.",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    def training_schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+        yield dg.RunRequest(run_key=context.scheduled_execution_time.date().isoformat())
+
+    return [daily_schedule, training_schedule]  # type: ignore[list-item]
+
+
+def sensors() -> list[dg.SensorDefinition]:
+    """Return the sensors: late data that restates published days rebuilds them."""
+
+    @dg.sensor(
+        job_name=DAILY,
+        minimum_interval_seconds=300,
+        description="Days whose inputs changed after they were published are built again.",
+        default_status=dg.DefaultSensorStatus.STOPPED,
+    )
+    def stale_days(
+        context: dg.SensorEvaluationContext, platform: Platform
+    ) -> Iterator[dg.RunRequest]:
+        from orchestration.defs.mart.stale import stale_days as find
+
+        for start, end, generation in _ranges(find(platform)):
+            yield dg.RunRequest(
+                run_key=f"stale-{start}-{end}-{generation}",
+                tags={
+                    "dagster/asset_partition_range_start": start.isoformat(),
+                    "dagster/asset_partition_range_end": end.isoformat(),
+                },
+            )
+
+    return [stale_days]
+
+
+def _ranges(stale: dict[date, int]) -> Iterator[tuple[date, date, int]]:
+    days = sorted(stale)
+    start = None
+    for number, day in enumerate(days):
+        start = start or day
+        if number + 1 == len(days) or days[number + 1] != day + timedelta(days=1):
+            yield start, day, max(stale[d] for d in days if start <= d <= day)
+            start = None

@@ -1,0 +1,202 @@
+"""`staging/*`, `intermediate/*`, `mart/*`: dbt. `lake/*`: the candidates of dbt, published.
+
+What belongs here: one dbt invocation for the days of a run, and the published tables that are dbt
+candidates. The SQL is in `dbt_project/`. The mart holds exactly the days asked for last; which
+those are, and of which load, is written beside it, so that nobody publishes a day that is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, dbt_assets
+
+from orchestration.defs.daily import (
+    ENGINEERING,
+    FRESH,
+    RETRY,
+    Made,
+    Run,
+    daily_asset,
+    days_of,
+    mart_key,
+)
+from orchestration.defs.sources.assets import raw_key, require_raw
+from orchestration.resources.platform import Platform
+from orchestration.resources.warehouse import POOL
+from orchestration.tables import mart_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import date
+
+    from dagster_dbt import DbtProject
+
+    from expectations.schema import Table
+    from orchestration.resources.dbt import NodeResult
+
+DESCRIPTIONS = {
+    "orders": "What became known of orders on each day: the latest state per order as of that day.",
+    "order_lines": "What became known of order lines on each day.",
+    "deliveries": "What became known of messages to customers on each day.",
+    "customer_features": "What was known of each customer of the population at the end of the day.",
+    "customer_status": "Every customer known: lifecycle, RFM values, consent, service, contacts.",
+    "churn_labels": "Labels that matured at the end of the day, of the snapshot one horizon before.",
+}
+
+
+class Translator(DagsterDbtTranslator):
+    """Keys mirror storage: `raw/orders`, `staging/stg_orders`, `mart/customer_features`."""
+
+    def get_asset_spec(
+        self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
+    ) -> dg.AssetSpec:
+        """Return dbt's own spec with our key, group, owner and freshness."""
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        node = manifest["nodes"].get(unique_id) or manifest["sources"][unique_id]
+        if node["resource_type"] == "source":
+            return spec.replace_attributes(key=raw_key(node["name"]))
+        return spec.replace_attributes(
+            key=dg.AssetKey([node["schema"], node["name"]]),
+            group_name="mart",
+            owners=[ENGINEERING],
+            freshness_policy=FRESH,
+        )
+
+
+def mart_assets(
+    manifest: Mapping[str, Any], partitions: dg.DailyPartitionsDefinition
+) -> list[dg.AssetsDefinition]:
+    """Return dbt's assets and the published tables made from them."""
+
+    @dbt_assets(
+        manifest=manifest,
+        name="mart",
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        dagster_dbt_translator=Translator(),
+        pool=POOL,
+        retry_policy=RETRY,
+        exclude="resource_type:unit_test",
+    )
+    def mart(
+        context: dg.AssetExecutionContext, platform: Platform
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
+        days = days_of(context)
+        require_raw(platform)
+        results = build_mart(platform, days, context.run_id)
+        context.log.info(
+            f"dbt: {len(results)} nodes for {len(days)} days, "
+            f"{sum(r.seconds for r in results):.1f} s of SQL"
+        )
+        yield from _report(results, manifest, context.assets_def)
+
+    return [mart, *(_published(table, partitions) for table in mart_tables().values())]
+
+
+def build_mart(
+    platform: Platform, days: Sequence[date], run_id: str, select: Sequence[str] = ()
+) -> list[NodeResult]:
+    """Build the mart of `days` in one dbt invocation and note which days it holds, of which load.
+
+    The note is taken away first and written last: a crash in between leaves no day that looks
+    built. Call it under the pool.
+    """
+    from orchestration.resources.warehouse import generation
+
+    built = [name for name in mart_tables() if not select or f"+{name}" in select or name in select]
+    with platform.warehouse.connect() as connection:
+        connection.execute(
+            "create table if not exists ops.mart_days "
+            "(table_name varchar, day date, generation bigint, run_id varchar)"
+        )
+        connection.execute("delete from ops.mart_days where list_contains(?, table_name)", [built])
+        load = generation(connection)
+    results = platform.dbt.build(days, select)
+    with platform.warehouse.connect() as connection:
+        connection.executemany(
+            "insert into ops.mart_days values (?, ?, ?, ?)",
+            [(name, day, load, run_id) for name in built for day in days],
+        )
+    return results
+
+
+def export(platform: Platform, table: Table, days: Sequence[date]) -> dict[date, Made]:
+    """Return the candidates of `days` from the mart. Call it under the pool.
+
+    Raises:
+        NotPublishedError: the mart does not hold one of the days.
+    """
+    from orchestration.resources.lake import NotPublishedError
+
+    with platform.warehouse.connect() as connection:
+        held = dict(
+            connection.execute(
+                "select day, generation from ops.mart_days where table_name = ?", [table.name]
+            ).fetchall()
+        )
+    missing = [day.isoformat() for day in days if day not in held]
+    if missing:
+        raise NotPublishedError(
+            f"the mart does not hold {table.name} of {', '.join(missing[:5])}"
+            f"{' ...' if len(missing) > 5 else ''}; materialise mart/{table.name} for "
+            "those days, in the same run"
+        )
+    content = platform.warehouse.export_candidates(table, days)
+    return {day: Made(content[day], held[day]) for day in days}
+
+
+def _published(table: Table, partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
+    @daily_asset(
+        table,
+        partitions,
+        deps=[mart_key(table.name)],
+        group="mart",
+        owner=ENGINEERING,
+        description=DESCRIPTIONS[table.name],
+        kinds={"deltalake"},
+        opens_warehouse=True,
+    )
+    def publish(run: Run, day: date) -> Made:
+        exported: dict[date, Made] = run.once(
+            "export", lambda: export(run.platform, table, run.days)
+        )
+        made = exported.pop(day)
+        return made
+
+    return publish
+
+
+def _report(
+    results: Sequence[NodeResult], manifest: Mapping[str, Any], assets: dg.AssetsDefinition
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
+    translator = Translator()
+    checks = {
+        (spec.metadata or {}).get("dagster_dbt/unique_id", spec.name): spec.key
+        for spec in assets.check_specs
+    }
+    for result in results:
+        node = manifest["nodes"].get(result.unique_id)
+        if node is None:
+            continue
+        if node["resource_type"] == "model":
+            key = translator.get_asset_spec(manifest, result.unique_id, None).key
+            yield dg.MaterializeResult(
+                asset_key=key, metadata={"seconds": round(result.seconds, 3)}
+            )
+        elif node["resource_type"] == "test":
+            check = checks.get(result.unique_id) or checks.get(node["name"])
+            if check is not None:
+                yield dg.AssetCheckResult(
+                    asset_key=check.asset_key,
+                    check_name=check.name,
+                    passed=result.status == "pass",
+                    severity=(
+                        dg.AssetCheckSeverity.WARN
+                        if result.status == "warn"
+                        else dg.AssetCheckSeverity.ERROR
+                    ),
+                    metadata={"failures": result.failures or 0},
+                )

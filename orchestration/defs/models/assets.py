@@ -1,0 +1,187 @@
+"""`models/churn_model` and `models/customer_segments`: trained, compared, registered.
+
+What belongs here: reading what had matured, calling `ml`, logging to MLflow, the champion. These
+assets are not partitioned: a training is as of a day, and says which.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from orchestration.defs.daily import SCIENCE, lake_key
+from orchestration.resources.platform import Platform
+from orchestration.tables import mart_tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHURN_MODEL = "churn"
+SEGMENT_MODEL = "customer_segments"
+
+
+def model_key(name: str) -> dg.AssetKey:
+    """Return the asset key of a registered model."""
+    return dg.AssetKey(["models", name])
+
+
+class TrainingConfig(dg.Config):
+    """As of which day to train; empty: the last day whose labels are published."""
+
+    as_of: str = ""
+
+
+def as_of_day(config: TrainingConfig, published: list[date], what: str) -> date:
+    """Return the day a training is as of.
+
+    Raises:
+        dg.Failure: nothing is published by then.
+    """
+    wanted = date.fromisoformat(config.as_of) if config.as_of else None
+    usable = [day for day in published if wanted is None or day <= wanted]
+    if not usable:
+        raise dg.Failure(
+            f"no {what} published{f' by {wanted}' if wanted else ''}; run the history job, or the "
+            "daily job, for earlier days first",
+            allow_retries=False,
+        )
+    return wanted or usable[-1]
+
+
+def training_frame(platform: Platform, as_of: date) -> pd.DataFrame:
+    """Return features joined with the labels that had matured by the end of `as_of`.
+
+    Snapshots are thinned to the training step before anything is read, so a year of daily
+    partitions costs what a year of fortnightly ones does.
+    """
+    tables, lake = mart_tables(), platform.lake
+    horizon = platform.home.shop.horizon_days
+    labels, features = tables["churn_labels"], tables["customer_features"]
+    from datetime import timedelta
+
+    from ml.validation import thin
+
+    have = set(lake.days(features))
+    snapshots = thin(
+        [
+            day - timedelta(days=horizon)
+            for day in lake.days(labels)
+            if day <= as_of and day - timedelta(days=horizon) in have
+        ],
+        platform.settings.training_step_days,
+    )
+    matured = [day + timedelta(days=horizon) for day in snapshots]
+    for day in matured:
+        lake.require(labels, day)
+    for day in snapshots:
+        lake.require(features, day)
+    left = lake.read_frame(features, snapshots)
+    right = lake.read_frame(labels, matured).drop(columns=["horizon_days"])
+    return left.merge(right, on=["snapshot_date", "customer_key"], validate="one_to_one")
+
+
+def model_assets() -> list[dg.AssetsDefinition]:
+    """Return the models."""
+
+    @dg.asset(
+        key=model_key(CHURN_MODEL),
+        deps=[lake_key("customer_features"), lake_key("churn_labels")],
+        group_name="models",
+        owners=[SCIENCE],
+        kinds={"scikitlearn", "mlflow"},
+        code_version="1",
+        description=(
+            "Six candidates compared out of time, the best that passes the gates refitted on all "
+            "matured labels and registered; champion if it beats the champion on the same rows."
+        ),
+    )
+    def churn_model(
+        context: dg.AssetExecutionContext, platform: Platform, config: TrainingConfig
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        from ml.training import TrainingSettings, TrainingSkipped, train
+        from orchestration.resources.content import code_version
+
+        lake, settings = platform.lake, platform.settings
+        as_of = as_of_day(config, lake.days(mart_tables()["churn_labels"]), "labels")
+        frame = training_frame(platform, as_of)
+        models = platform.models
+        try:
+            result = train(
+                frame,
+                as_of,
+                platform.home.shop.horizon_days,
+                settings.seed,
+                champion=models.champion(CHURN_MODEL),
+                settings=TrainingSettings(
+                    n_origins=settings.training_origins,
+                    max_rows=settings.training_max_rows,
+                    snapshot_spacing_days=settings.training_step_days,
+                ),
+                on_progress=context.log.info,
+            )
+        except TrainingSkipped as reason:
+            context.log.warning(f"no training: {reason}; the champion stays")
+            return dg.MaterializeResult(metadata={"skipped": str(reason), "as_of": str(as_of)})
+        logged = models.register(
+            CHURN_MODEL,
+            result,
+            {
+                "dagster_run_id": context.run_id,
+                "partition": as_of.isoformat(),
+                "code_version": code_version(),
+                "feature_version": str(mart_tables()["customer_features"].version),
+            },
+        )
+        return dg.MaterializeResult(metadata=models.describe(result, logged))
+
+    @dg.asset(
+        key=model_key(SEGMENT_MODEL),
+        deps=[lake_key("customer_status")],
+        group_name="models",
+        owners=[SCIENCE],
+        kinds={"scikitlearn", "mlflow"},
+        code_version="1",
+        description=(
+            "RFM cut-points and K-means on customer_status; refits keep the ids and names of the "
+            "segments they continue."
+        ),
+    )
+    def customer_segments_model(
+        context: dg.AssetExecutionContext, platform: Platform, config: TrainingConfig
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        from ml.clustering import fit_segments
+        from ml.rfm import cut_points
+
+        status_table = mart_tables()["customer_status"]
+        as_of = as_of_day(config, platform.lake.days(status_table), "customer_status")
+        day = max(d for d in platform.lake.days(status_table) if d <= as_of)
+        platform.lake.require(status_table, day)
+        status = platform.lake.read_frame(status_table, [day])
+        previous = platform.models.segments()
+        fitted = fit_segments(
+            status, platform.settings.seed, previous.clusters if previous else None
+        )
+        logged = platform.models.register_segments(
+            SEGMENT_MODEL,
+            fitted,
+            cut_points(status),
+            day,
+            {"dagster_run_id": context.run_id, "partition": day.isoformat()},
+        )
+        return dg.MaterializeResult(
+            metadata={
+                "as_of": day.isoformat(),
+                "model_version": logged.version,
+                "segments": dg.MetadataValue.md(
+                    "| segment | share |\n| --- | --- |\n"
+                    + "\n".join(
+                        f"| {c['name']} | {c['share']:.1%} |" for c in fitted.metadata["clusters"]
+                    )
+                ),
+                "mlflow_run": logged.run_id,
+            }
+        )
+
+    return [churn_model, customer_segments_model]

@@ -1,0 +1,229 @@
+"""The catalog of a home: audit records, and an index of what was published.
+
+What belongs here: the SQLite tables behind the publish gate. The Delta log is the truth about
+publications; the index only spares reading it, and is completed from it when a crash left it short
+(`orchestration/resources/lake.py`). What does not belong here: judging (`expectations/`) and
+deciding (`orchestration/resources/publishing.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from orchestration.resources.home import file_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SCHEMA = """
+create table if not exists audits (
+    id integer primary key,
+    table_name text not null, partition text not null,
+    file_sha256 text not null, content_hash text not null,
+    suite_version text not null, expected integer not null, evaluated integer not null,
+    passed integer not null, failures text not null, run_id text not null
+);
+create index if not exists audits_by_partition on audits (table_name, partition, id);
+create table if not exists publications (
+    table_name text not null, partition text not null, delta_version integer not null,
+    content_hash text not null, row_count integer not null, generation integer not null,
+    inputs text not null, run_id text not null, code_version text not null,
+    model_version text,
+    primary key (table_name, partition)
+);
+create table if not exists indexed (table_name text primary key, delta_version integer not null);
+create table if not exists approvals (
+    campaign_id text primary key, config_sha256 text not null, approver text not null,
+    approved_at text not null
+);
+"""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The verdict of one suite on one staged file."""
+
+    table: str
+    partition: str
+    file_sha256: str
+    content_hash: str
+    suite_version: str
+    expected: int
+    evaluated: int
+    passed: bool
+    failures: tuple[str, ...]
+    run_id: str
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class Publication:
+    """One published partition: what stands in it and where it came from."""
+
+    table: str
+    partition: str
+    delta_version: int
+    content_hash: str
+    row_count: int
+    generation: int  # load sequence of raw up to which the partition is known to hold
+    inputs: dict[str, str] = field(default_factory=dict)  # "table/partition" -> content hash
+    run_id: str = ""
+    code_version: str = ""
+    model_version: str | None = None
+
+
+class Catalog:
+    """Audits and publications of one home. Safe between processes (SQLite, WAL)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_file():
+            # Two processes that initialise one SQLite file at once fail (facts: 6 of 6 did).
+            with file_lock(path.with_suffix(".init.lock")), self._connect() as connection:
+                connection.execute("pragma journal_mode = wal")
+                connection.executescript(SCHEMA)
+
+    @contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        connection = sqlite3.connect(self.path, timeout=30)
+        connection.row_factory = sqlite3.Row
+        try:
+            with connection:
+                yield connection
+        finally:
+            connection.close()
+
+    def record_audit(self, audit: Audit) -> int:
+        """Append a verdict; return its id."""
+        with self._connect() as connection:
+            cursor = connection.execute(
+                "insert into audits (table_name, partition, file_sha256, content_hash,"
+                " suite_version, expected, evaluated, passed, failures, run_id)"
+                " values (?,?,?,?,?,?,?,?,?,?)",
+                (
+                    audit.table,
+                    audit.partition,
+                    audit.file_sha256,
+                    audit.content_hash,
+                    audit.suite_version,
+                    audit.expected,
+                    audit.evaluated,
+                    int(audit.passed),
+                    json.dumps(audit.failures),
+                    audit.run_id,
+                ),
+            )
+            return int(cursor.lastrowid or 0)
+
+    def latest_audit(
+        self, table: str, partition: str, file_sha256: str | None = None
+    ) -> Audit | None:
+        """Return the newest verdict on a partition, or on one very file of it."""
+        query = "select * from audits where table_name = ? and partition = ?"
+        values: list[Any] = [table, partition]
+        if file_sha256 is not None:
+            query += " and file_sha256 = ?"
+            values.append(file_sha256)
+        with self._connect() as connection:
+            row = connection.execute(query + " order by id desc limit 1", values).fetchone()
+        if row is None:
+            return None
+        return Audit(
+            table=row["table_name"],
+            partition=row["partition"],
+            file_sha256=row["file_sha256"],
+            content_hash=row["content_hash"],
+            suite_version=row["suite_version"],
+            expected=row["expected"],
+            evaluated=row["evaluated"],
+            passed=bool(row["passed"]),
+            failures=tuple(json.loads(row["failures"])),
+            run_id=row["run_id"],
+            id=row["id"],
+        )
+
+    def index(self, publication: Publication) -> None:
+        """Remember a publication whose Delta commit has landed."""
+        with self._connect() as connection:
+            connection.execute(
+                "insert or replace into publications values (?,?,?,?,?,?,?,?,?,?)",
+                (
+                    publication.table,
+                    publication.partition,
+                    publication.delta_version,
+                    publication.content_hash,
+                    publication.row_count,
+                    publication.generation,
+                    json.dumps(publication.inputs, sort_keys=True),
+                    publication.run_id,
+                    publication.code_version,
+                    publication.model_version,
+                ),
+            )
+            connection.execute(
+                "insert into indexed values (?, ?) on conflict (table_name)"
+                " do update set delta_version = max(delta_version, excluded.delta_version)",
+                (publication.table, publication.delta_version),
+            )
+
+    def indexed_version(self, table: str) -> int:
+        """Return the newest Delta version of `table` that the index covers, -1 if none."""
+        with self._connect() as connection:
+            row = connection.execute(
+                "select delta_version from indexed where table_name = ?", (table,)
+            ).fetchone()
+        return -1 if row is None else int(row[0])
+
+    def publications(self, table: str) -> dict[str, Publication]:
+        """Return every published partition of `table`, by partition, in order."""
+        with self._connect() as connection:
+            rows = connection.execute(
+                "select * from publications where table_name = ? order by partition", (table,)
+            ).fetchall()
+        return {row["partition"]: _publication(row) for row in rows}
+
+    def publication(self, table: str, partition: str) -> Publication | None:
+        """Return what stands in one partition of `table`, or None."""
+        with self._connect() as connection:
+            row = connection.execute(
+                "select * from publications where table_name = ? and partition = ?",
+                (table, partition),
+            ).fetchone()
+        return None if row is None else _publication(row)
+
+    def approve(self, campaign_id: str, config_sha256: str, approver: str, at: str) -> None:
+        """Record who approved the export of a campaign, and which text of it."""
+        with self._connect() as connection:
+            connection.execute(
+                "insert or replace into approvals values (?,?,?,?)",
+                (campaign_id, config_sha256, approver, at),
+            )
+
+    def approval(self, campaign_id: str) -> tuple[str, str] | None:
+        """Return (config_sha256, approver) of an approved campaign, or None."""
+        with self._connect() as connection:
+            row = connection.execute(
+                "select config_sha256, approver from approvals where campaign_id = ?",
+                (campaign_id,),
+            ).fetchone()
+        return None if row is None else (row[0], row[1])
+
+
+def _publication(row: sqlite3.Row) -> Publication:
+    return Publication(
+        table=row["table_name"],
+        partition=row["partition"],
+        delta_version=row["delta_version"],
+        content_hash=row["content_hash"],
+        row_count=row["row_count"],
+        generation=row["generation"],
+        inputs=json.loads(row["inputs"]),
+        run_id=row["run_id"],
+        code_version=row["code_version"],
+        model_version=row["model_version"],
+    )

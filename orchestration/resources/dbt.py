@@ -1,0 +1,199 @@
+"""dbt, run inside this process.
+
+What belongs here: the variables that dbt receives, validated before they reach SQL; one invocation
+for any list of days; the manifest that the definitions are made from. What does not: SQL.
+
+Why in-process: a `dbt` subprocess costs 5 to 6 s a run, most of it imports and parsing, and
+`dagster_dbt` asks `dbt --version` at every start, which calls a package index
+(docs/decisions/0010-dbt-in-process.md has the paired measurement).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestration.resources.home import file_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from orchestration.resources.home import Home, Shop
+
+PROJECT = Path(__file__).resolve().parents[2] / "dbt_project"
+MANIFEST = PROJECT / "target" / "manifest.json"
+
+# What dbt sees when it only parses. Parsing must not depend on the day: a changed variable makes
+# dbt throw its partial parse away (2-4 s).
+PARSE_VARS: dict[str, Any] = {
+    "snapshot_dates": ["2000-01-01"],
+    "shop_timezone": "UTC",
+    "active_window_days": 180,
+    "horizon_days": 90,
+    "history_start_date": "2000-01-01",
+    "consent_without_records": "denied",
+}
+
+
+class DbtError(Exception):
+    """dbt failed; the message names the nodes and what dbt said of each."""
+
+
+@dataclass(frozen=True)
+class NodeResult:
+    """What became of one dbt node."""
+
+    unique_id: str
+    status: str  # success, pass, warn, error, fail, skipped
+    seconds: float
+    failures: int | None
+    message: str
+
+
+def dbt_vars(shop: Shop, days: Sequence[date]) -> dict[str, Any]:
+    """Return the variables of one invocation; every value is typed here and not in SQL.
+
+    Raises:
+        TypeError: a day is not a date (a string could carry SQL: dbt interpolates raw text).
+    """
+    for day in days:
+        if type(day) is not date:
+            raise TypeError(f"a snapshot date is a datetime.date, not {day!r}")
+    return {
+        "snapshot_dates": [day.isoformat() for day in sorted(set(days))],
+        "shop_timezone": shop.shop_timezone,
+        "active_window_days": int(shop.active_window_days),
+        "horizon_days": int(shop.horizon_days),
+        "history_start_date": shop.first_day.isoformat(),
+        "consent_without_records": shop.consent_without_records,
+    }
+
+
+class Dbt:
+    """dbt on one home's warehouse."""
+
+    def __init__(self, home: Home, threads: int) -> None:
+        self.home = home
+        self.threads = threads
+
+    def build(self, days: Sequence[date], select: Sequence[str] = ()) -> list[NodeResult]:
+        """Build and test the mart for `days` in one invocation.
+
+        Raises:
+            DbtError: a model or a test of severity error failed.
+        """
+        arguments = [
+            "build",
+            "--vars",
+            json.dumps(dbt_vars(self.home.shop, days)),
+            "--exclude-resource-type",
+            "unit_test",
+            "--threads",
+            str(self.threads),
+        ]
+        if select:
+            arguments += ["--select", *select]
+        results = self._invoke(arguments)
+        bad = [r for r in results if r.status in ("error", "fail", "runtime error")]
+        if bad:
+            lines = "\n".join(f"  {r.unique_id}: {r.message}" for r in bad)
+            raise DbtError(f"dbt failed for {days[0]} .. {days[-1]}:\n{lines}")
+        return results
+
+    def _invoke(self, arguments: list[str]) -> list[NodeResult]:
+        from dbt.adapters.factory import reset_adapters
+        from dbt.cli.main import dbtRunner
+
+        self.home.dbt_target.mkdir(parents=True, exist_ok=True)
+        os.environ["HOLDFAST_WAREHOUSE"] = str(self.home.warehouse)
+        flags = [
+            "--project-dir",
+            str(PROJECT),
+            "--profiles-dir",
+            str(PROJECT),
+            "--target-path",
+            str(self.home.dbt_target),
+            "--log-path",
+            str(self.home.dbt_target / "logs"),
+        ]
+        try:
+            # dbt writes its progress to stdout; what matters of it is in the results.
+            with contextlib.redirect_stdout(io.StringIO()):
+                done = dbtRunner(manifest=_parsed()).invoke(
+                    ["--quiet", "--no-write-json", *arguments, *flags]
+                )
+        finally:
+            reset_adapters()  # closes DuckDB: another process may be waiting for it
+        if done.exception is not None:
+            raise DbtError(f"dbt {arguments[0]}: {done.exception}") from done.exception
+        return [
+            NodeResult(
+                unique_id=result.node.unique_id,
+                status=str(result.status),
+                seconds=float(result.execution_time),
+                failures=result.failures,
+                message=str(result.message or ""),
+            )
+            for result in getattr(done.result, "results", [])
+        ]
+
+
+@cache
+def _parsed() -> Any:
+    """Parse once a process, with variables that never change, so that the partial parse holds."""
+    from dbt.adapters.factory import reset_adapters
+    from dbt.cli.main import dbtRunner
+
+    os.environ.setdefault("HOLDFAST_WAREHOUSE", ":memory:")
+    with file_lock(MANIFEST.parent / ".lock"), contextlib.redirect_stdout(io.StringIO()):
+        done = dbtRunner().invoke(
+            [
+                "--quiet",
+                "parse",
+                "--vars",
+                json.dumps(PARSE_VARS),
+                "--project-dir",
+                str(PROJECT),
+                "--profiles-dir",
+                str(PROJECT),
+                "--target-path",
+                str(MANIFEST.parent),
+                "--log-path",
+                str(MANIFEST.parent / "logs"),
+            ]
+        )
+    reset_adapters()
+    if done.exception is not None or not done.success:
+        raise DbtError(f"dbt parse failed: {done.exception}")
+    return done.result
+
+
+def prepare_manifest() -> Path:
+    """Write the manifest that the definitions are made from, if the project changed since."""
+    sources = [
+        path
+        for path in PROJECT.rglob("*")
+        if path.suffix in {".sql", ".yml", ".csv"} and "target" not in path.parts
+    ]
+    newest = max(path.stat().st_mtime for path in sources)
+    if not MANIFEST.is_file() or MANIFEST.stat().st_mtime < newest:
+        _parsed()
+    return MANIFEST
+
+
+def read_manifest() -> Mapping[str, Any]:
+    """Return the prepared manifest.
+
+    Raises:
+        DbtError: there is none; loading the definitions never parses.
+    """
+    if not MANIFEST.is_file():
+        raise DbtError(f"{MANIFEST} is not there; run `make setup`")
+    return json.loads(MANIFEST.read_text())

@@ -1,0 +1,190 @@
+"""Registered models of one home, through `ml.registry`.
+
+What belongs here: where the store lies, the names it is called by, and what Dagster shows of a
+training. Logging, hashes, aliases and trusted types are in `ml/registry.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import date
+
+    from ml.clustering import SegmentModel
+    from ml.registry import ChampionMove, ModelRef
+    from ml.rfm import CutPoints
+    from ml.training import Champion, TrainingResult
+    from orchestration.resources.home import Home
+
+SEGMENT_MODEL = "customer_segments"
+_SEGMENTS_FILE = "segments.json"
+
+
+@dataclass(frozen=True)
+class Segments:
+    """What segments a day: K-means and the RFM cut-points, of one registered version."""
+
+    version: str
+    clusters: SegmentModel
+    cut_points: CutPoints
+
+
+class Models:
+    """The model store of one home."""
+
+    def __init__(self, home: Home) -> None:
+        from ml import registry
+
+        self.uri = home.mlflow_uri
+        self.home = home
+        registry.initialise(self.uri, home.mlflow_artifacts.as_uri())
+
+    def resolve(self, name: str, version: str | None = None) -> ModelRef:
+        """Return a version, by default the champion.
+
+        Raises:
+            ModelError: there is none; the message says to train first.
+        """
+        from ml import registry
+
+        return registry.resolve(self.uri, name, version or registry.CHAMPION)
+
+    def load(self, ref: ModelRef) -> Any:
+        """Return the estimator, after its hash was checked."""
+        from ml import registry
+
+        return registry.load(ref)
+
+    def champion(self, name: str) -> Champion | None:
+        """Return the champion as a comparison needs it, or None where there is none yet."""
+        from ml import registry
+        from ml.training import Champion
+
+        try:
+            ref = registry.resolve(self.uri, name)
+        except registry.ModelError:
+            return None
+        return Champion(ref.version, ref.recipe, ref.last_matured_date, registry.load(ref))
+
+    def register(self, name: str, result: TrainingResult, tags: Mapping[str, str]) -> ModelRef:
+        """Log a training and register its model."""
+        from ml import registry
+
+        run_id = registry.log_training(self.uri, result, tags)
+        return registry.register(self.uri, name, result, run_id, tags)
+
+    def rollback(self, name: str, reason: str) -> ModelRef:
+        """Make the previous champion champion again."""
+        from ml import registry
+
+        return registry.rollback(self.uri, name, reason)
+
+    def promote(self, name: str, version: int, reason: str) -> ModelRef:
+        """Make a version champion."""
+        from ml import registry
+
+        return registry.promote(self.uri, name, version, reason)
+
+    def history(self, name: str) -> list[ChampionMove]:
+        """Return every change of champion, oldest first."""
+        from ml import registry
+
+        return registry.champion_history(self.uri, name)
+
+    def register_segments(
+        self,
+        name: str,
+        fitted: SegmentModel,
+        points: CutPoints,
+        day: date,
+        tags: Mapping[str, str],
+    ) -> ModelRef:
+        """Register a segmentation: K-means, what its clusters mean, and the cut-points."""
+        from ml import registry
+
+        document = {"clusters": fitted.metadata, "cut_points": json.loads(points.to_json())}
+        return registry.register_estimator(
+            self.uri,
+            name,
+            fitted.estimator,
+            run_name=f"segments {day}",
+            tags={**tags, "recipe": "kmeans", "last_matured_date": day.isoformat()},
+            metrics={"cluster_count": float(fitted.metadata["k"])},
+            documents={_SEGMENTS_FILE: json.dumps(document, sort_keys=True)},
+            reason="segments are refitted on demand; ids and names carry over",
+        )
+
+    def segments(self, version: str | None = None) -> Segments | None:
+        """Return the segmentation in force, or of a version; None where none is registered."""
+        from ml import registry
+        from ml.clustering import SegmentModel
+        from ml.rfm import CutPoints
+
+        try:
+            ref = registry.resolve(self.uri, SEGMENT_MODEL, version or registry.CHAMPION)
+        except registry.ModelError:
+            if version is not None:
+                raise
+            return None
+        document = json.loads(registry.load_document(ref, _SEGMENTS_FILE))
+        return Segments(
+            str(ref.version),
+            SegmentModel(registry.load(ref), document["clusters"]),
+            CutPoints.from_json(json.dumps(document["cut_points"])),
+        )
+
+    def describe(self, result: TrainingResult, ref: ModelRef) -> dict[str, Any]:
+        """Return what Dagster shows of a training: the decision, and the comparison as a table."""
+        import dagster as dg
+
+        chosen = result.candidate(result.chosen)
+        return {
+            "as_of": result.as_of.isoformat(),
+            "chosen": result.chosen,
+            "decision": "promoted" if result.decision.promote else "kept the champion",
+            "reason": result.decision.reason,
+            "model_version": ref.version,
+            "training_rows": result.training_row_count,
+            **{
+                name: round(float(chosen.metrics[name]), 4)
+                for name in ("log_loss", "roc_auc", "average_precision", "brier", "ece")
+            },
+            "candidates": dg.MetadataValue.md(comparison(result)),
+            "mlflow_run": ref.run_id,
+        }
+
+
+COLUMNS = {
+    "log_loss": "log loss",
+    "roc_auc": "ROC AUC",
+    "average_precision": "avg precision",
+    "top_decile_lift": "top-decile lift",
+    "brier": "Brier",
+    "ece": "ECE",
+    "accuracy": "accuracy",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+}
+
+
+def comparison(result: TrainingResult) -> str:
+    """Return the candidates as a Markdown table, best first; all on the same out-of-time rows."""
+    lines = [
+        "| candidate | " + " | ".join(COLUMNS.values()) + " | fit s | gates |",
+        "| --- |" + " --- |" * (len(COLUMNS) + 2),
+    ]
+    for name in result.ranking:
+        found = result.candidate(name)
+        values = " | ".join(f"{found.metrics[metric]:.4f}" for metric in COLUMNS)
+        gates = (
+            "passed"
+            if found.passed
+            else "; ".join(gate.name for gate in found.gates if not gate.passed)
+        )
+        lines.append(f"| {name} | {values} | {found.fit_seconds:.1f} | {gates} |")
+    return "\n".join(lines)

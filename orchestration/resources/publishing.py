@@ -1,0 +1,202 @@
+"""Write, audit, publish: the one way into the lake.
+
+What belongs here: staging a candidate, having that very file audited, and the one function that
+may publish. The gate is here and not in Dagster: a blocking check holds only within one run, and a
+separate run, or one without checks, walks past it (facts: `dagster#17332`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import TYPE_CHECKING
+
+from orchestration.resources.catalog import Audit, Publication
+from orchestration.resources.content import (
+    arrow_schema,
+    canonical,
+    code_version,
+    content_hash,
+    file_sha256,
+)
+from orchestration.resources.lake import Lake
+from orchestration.tables import LEDGERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pandas as pd
+    import pyarrow as pa
+
+    from expectations.audit import AuditResult
+    from expectations.schema import Table
+
+    Auditor = Callable[[pa.Table, Table, date], AuditResult]
+    SuiteVersion = Callable[[Table], str]
+
+
+class RefusedError(Exception):
+    """The gate refused to publish; the message names the audit and the reason."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One staged file: the content proposed for one partition."""
+
+    table: Table
+    day: date
+    path: Path
+    content_hash: str
+    file_sha256: str
+    row_count: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Where a candidate comes from; travels with the commit."""
+
+    run_id: str
+    generation: int
+    inputs: dict[str, str] = field(default_factory=dict)
+    model_version: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one candidate."""
+
+    candidate: Candidate
+    audit: Audit
+    publication: Publication | None  # None: refused
+    changed: bool = False  # False: the same content stood there already
+    warnings: tuple[str, ...] = ()
+
+
+class Publisher:
+    """Stages, audits and publishes into one lake.
+
+    `suite_version` names the suite in force, so that a verdict of an older suite admits nothing;
+    `finish` is called once a run (it writes the Data Docs).
+    """
+
+    def __init__(
+        self,
+        staging: Path,
+        lake: Lake,
+        auditor: Auditor,
+        suite_version: SuiteVersion,
+        finish: Callable[[], object],
+    ) -> None:
+        self.staging = staging
+        self.lake = lake
+        self.auditor = auditor
+        self.suite_version = suite_version
+        self.finish = finish
+
+    def stage(self, table: Table, day: date, frame: pd.DataFrame | pa.Table) -> Candidate:
+        """Write the candidate of one partition, once; the same content is the same file."""
+        import pyarrow.parquet as pq
+
+        content = canonical(frame, table)
+        digest = content_hash(content)
+        path = self.staging / table.name / day.isoformat() / f"{digest}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        pq.write_table(content, temporary, compression="zstd", write_statistics=False)
+        temporary.replace(path)
+        return Candidate(table, day, path, digest, file_sha256(path), content.num_rows)
+
+    def audit(self, candidate: Candidate, run_id: str) -> tuple[Audit, tuple[str, ...]]:
+        """Have the staged file judged and the verdict recorded under its hash; warnings beside."""
+        import pyarrow.parquet as pq
+
+        sha256 = file_sha256(candidate.path)
+        content = pq.ParquetFile(candidate.path).read()
+        result = self.auditor(content, candidate.table, candidate.day)
+        audit = Audit(
+            table=candidate.table.name,
+            partition=candidate.day.isoformat(),
+            file_sha256=sha256,
+            content_hash=candidate.content_hash,
+            suite_version=result.suite_version,
+            expected=result.expected,
+            evaluated=result.evaluated,
+            passed=result.passed,
+            failures=tuple(str(failure.message) for failure in result.failures),
+            run_id=run_id,
+        )
+        number = self.lake.catalog.record_audit(audit)
+        warnings = tuple(str(warning.message) for warning in result.warnings)
+        return replace(audit, id=number), warnings
+
+    def publish(self, candidate: Candidate, facts: Facts) -> tuple[Publication, bool]:
+        """Publish an audited candidate; return the publication and whether anything changed.
+
+        Raises:
+            RefusedError: no audit of this very file, an audit that failed or did not evaluate
+                every expectation, or a file that changed after its audit.
+        """
+        import pyarrow.parquet as pq
+
+        table, day = candidate.table, candidate.day
+        where = f"{table.name} of {day}"
+        sha256 = file_sha256(candidate.path)
+        audit = self.lake.catalog.latest_audit(table.name, day.isoformat(), sha256)
+        if audit is None:
+            raise RefusedError(f"{where}: no audit of the staged file {candidate.path.name}")
+        if not audit.passed or audit.expected < 1 or audit.evaluated != audit.expected:
+            raise RefusedError(
+                f"{where}: audit {audit.id} did not pass "
+                f"({audit.evaluated} of {audit.expected} expectations evaluated): "
+                f"{'; '.join(audit.failures) or 'nothing evaluated'}"
+            )
+        if audit.suite_version != self.suite_version(table):
+            raise RefusedError(
+                f"{where}: audit {audit.id} is of suite {audit.suite_version}, "
+                f"in force is {self.suite_version(table)}"
+            )
+        content = pq.ParquetFile(candidate.path).read(columns=arrow_schema(table).names)
+        if content_hash(content) != candidate.content_hash:
+            raise RefusedError(f"{where}: the staged file is not the candidate that was made")
+        publication = Publication(
+            table=table.name,
+            partition=day.isoformat(),
+            delta_version=-1,
+            content_hash=candidate.content_hash,
+            row_count=candidate.row_count,
+            generation=facts.generation,
+            inputs=facts.inputs,
+            run_id=facts.run_id,
+            code_version=code_version(),
+            model_version=facts.model_version,
+        )
+        standing = self.lake.publication(table, day)
+        if standing is not None and standing.content_hash == candidate.content_hash:
+            # The same content again is no new version; that it still holds is worth knowing.
+            confirmed = replace(publication, delta_version=standing.delta_version)
+            self.lake.catalog.index(confirmed)
+            candidate.path.unlink(missing_ok=True)
+            return confirmed, False
+        if table.name in LEDGERS:
+            if standing is not None:
+                raise RefusedError(
+                    f"{where} is closed: its rows are {standing.content_hash[:12]}, the candidate's "
+                    f"{candidate.content_hash[:12]}; the ledger is never rewritten"
+                )
+            self.lake.merge_new(table, content, publication)
+        else:
+            self.lake.replace(table, day, content, publication)
+        candidate.path.unlink(missing_ok=True)  # a refused candidate stays for the post-mortem
+        published = self.lake.publication(table, day)
+        assert published is not None
+        return published, True
+
+    def run(self, table: Table, day: date, frame: pd.DataFrame | pa.Table, facts: Facts) -> Outcome:
+        """Stage, audit and publish one partition; a refusal is an outcome, not an exception."""
+        candidate = self.stage(table, day, frame)
+        audit, warnings = self.audit(candidate, facts.run_id)
+        if not audit.passed:
+            return Outcome(candidate, audit, None, warnings=warnings)
+        publication, changed = self.publish(candidate, facts)
+        return Outcome(candidate, audit, publication, changed, warnings)

@@ -1,0 +1,128 @@
+"""Runs started from the command line: the same jobs as in the UI, in this process.
+
+What belongs here: opening the instance, tagging a run so that a later start can tell whether its
+process still lives, and printing progress. What does not: what a job does.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from orchestration.definitions import build_defs
+from orchestration.defs.daily import RESCORE_TAG
+from orchestration.resources.instance import open_instance, process_tags, reconcile
+from orchestration.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestration.resources.home import Home
+
+
+class RunFailedError(Exception):
+    """A run failed; the message is what its steps said."""
+
+
+class Progress(logging.Handler):
+    """Prints what the assets report, with the seconds since the start; Dagster's own noise not."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.started = time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line."""
+        meta = getattr(record, "dagster_meta", None) or {}
+        if meta.get("dagster_event") is not None:
+            return
+        text = meta.get("orig_message") or record.getMessage()
+        print(f"  {time.monotonic() - self.started:6.1f} s  {text}", flush=True)
+
+
+def run_job(
+    home: Home,
+    name: str,
+    *,
+    start: date | None = None,
+    end: date | None = None,
+    config: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    settings: Settings | None = None,
+) -> str:
+    """Run job `name` for one partition, a range, or none; return the run's id.
+
+    Raises:
+        RunFailedError: the run failed; what was published before stays.
+    """
+    settings = (settings or Settings()).model_copy(update={"home": home.root})
+    with open_instance(home) as instance:
+        for run_id in reconcile(instance):
+            print(f"  cleared run {run_id[:8]}, whose process is gone", flush=True)
+        definitions = build_defs(settings, shop=home.shop)
+        job = definitions.resolve_job_def(name)
+        run_tags = {**process_tags(), **(tags or {})}
+        partition = None
+        if start is not None and end is not None and start != end:
+            run_tags["dagster/asset_partition_range_start"] = start.isoformat()
+            run_tags["dagster/asset_partition_range_end"] = end.isoformat()
+        elif start is not None:
+            partition = start.isoformat()
+        with _progress():
+            result = job.execute_in_process(
+                instance=instance,
+                partition_key=partition,
+                tags=run_tags,
+                run_config=dict(config or {}),
+                raise_on_error=False,
+            )
+        if not result.success:
+            raise RunFailedError(_why(result))
+        return result.run_id
+
+
+def run_days(
+    home: Home, start: date, end: date, *, rescore: bool = False, settings: Settings | None = None
+) -> str:
+    """Materialise the daily job for a day or a range, in one run."""
+    home.shop.days(start, end)
+    tags = {RESCORE_TAG: "true"} if rescore else {}
+    return run_job(home, "daily", start=start, end=end, tags=tags, settings=settings)
+
+
+class _progress:  # noqa: N801  reads as a statement where it is used
+    def __enter__(self) -> None:
+        self.handler = Progress()
+        self.logger = logging.getLogger("dagster")
+        self.level, self.propagate = self.logger.level, self.logger.propagate
+        self.others = list(self.logger.handlers)
+        self.logger.handlers = [self.handler]
+        self.logger.propagate = False
+
+    def __exit__(self, *_: object) -> None:
+        self.logger.handlers = self.others
+        self.logger.propagate = self.propagate
+
+
+def _why(result: dg.ExecuteInProcessResult) -> str:
+    lines = []
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            user = event.step_failure_data.user_failure_data
+            text = (user.description if user else None) or (error.message.strip() if error else "")
+            lines.append(f"{event.step_key}: {text}")
+    return "\n".join(lines) or "the run failed; see the Dagster UI"
+
+
+def say(text: str) -> None:
+    """Print a heading of a longer command."""
+    print(f"\n{text}", flush=True)
+    sys.stdout.flush()

@@ -1,0 +1,296 @@
+"""Schema, version and primary key of every published table.
+
+What belongs here: the declarations from which the Delta schema, the Great Expectations suite and
+the column documentation of a table are made. Tables that dbt builds take their columns from the
+dbt contract, so that they are declared once. A new column is nullable; a renamed or retyped one is
+a new table.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from expectations.schema import Column, Table
+from orchestration.resources.dbt import PROJECT
+
+if TYPE_CHECKING:
+    from expectations.schema import ColumnType
+
+DBT_TYPES: dict[str, ColumnType] = {
+    "varchar": "string",
+    "integer": "integer",
+    "bigint": "integer",
+    "decimal(18,4)": "decimal",
+    "double": "double",
+    "boolean": "boolean",
+    "date": "date",
+    "timestamp": "timestamp",
+}
+
+# Units stand in the name of a column, and a unit has bounds. Amounts have none: a refund is
+# negative. Changes between windows have a sign.
+NOT_NEGATIVE = ("_count", "_days", "_at_days", "_rank")
+SHARES = ("_rate", "_share")
+
+
+def _bounds(name: str) -> tuple[int | None, int | None]:
+    if "_change_" in name:
+        return None, None
+    stem = name.rsplit("_", 1)[0] if name[-1:] == "d" and name[-2:-1].isdigit() else name
+    if stem.endswith(SHARES) and not name.startswith(("discount_rate", "return_rate")):
+        return 0, 1
+    if stem.endswith(NOT_NEGATIVE) or "_count" in stem or name.startswith("days_since"):
+        return 0, None
+    return None, None
+
+
+@cache
+def _dbt_models() -> dict[str, dict[str, Any]]:
+    import yaml
+
+    models: dict[str, dict[str, Any]] = {}
+    for path in sorted((PROJECT / "models" / "marts").glob("*.yml")):
+        for model in (yaml.safe_load(path.read_text()) or {}).get("models", []):
+            models[model["name"]] = model
+    return models
+
+
+def from_dbt(
+    name: str,
+    primary_key: tuple[str, ...],
+    partition_by: str = "snapshot_date",
+    *,
+    version: int = 1,
+    may_be_empty: bool = False,
+) -> Table:
+    """Return the table that dbt's mart model `name` becomes when it is published."""
+    columns = []
+    for column in _dbt_models()[name]["columns"]:
+        constraints = {item["type"] for item in column.get("constraints", [])}
+        low, high = _bounds(column["name"])
+        kind = DBT_TYPES[column["data_type"].lower().replace(" ", "")]
+        numeric = kind in ("integer", "decimal", "double")
+        columns.append(
+            Column(
+                column["name"],
+                kind,
+                nullable="not_null" not in constraints,
+                minimum=low if numeric else None,
+                maximum=high if numeric else None,
+                description=" ".join(column.get("description", "").split()),
+            )
+        )
+    return Table(name, version, primary_key, tuple(columns), partition_by, may_be_empty)
+
+
+def _columns(text: str) -> tuple[Column, ...]:
+    """Read `name type[?] [low..high | a|b|c]: description` lines; `?` marks a nullable column."""
+    columns = []
+    for line in filter(None, map(str.strip, text.strip().splitlines())):
+        head, _, description = line.partition(": ")
+        name, kind, *rule = head.split(maxsplit=2)
+        low = high = allowed = None
+        if rule and ".." in rule[0]:
+            low, high = (float(v) if v else None for v in rule[0].split(".."))
+        elif rule:
+            allowed = tuple(rule[0].split("|"))
+        columns.append(
+            Column(
+                name,
+                kind.rstrip("?"),  # type: ignore[arg-type]
+                nullable=kind.endswith("?"),
+                minimum=low,
+                maximum=high,
+                allowed=allowed,
+                description=description,
+            )
+        )
+    return tuple(columns)
+
+
+CHURN_SCORES = Table(
+    "churn_scores",
+    1,
+    ("snapshot_date", "customer_key"),
+    _columns("""
+        snapshot_date date: the day that was scored
+        customer_key string: pseudonym of the customer
+        churn_probability double 0..1: probability of no valid order within the horizon
+        churn_rank integer 1..: 1 is the riskiest; ties by customer_key
+        churn_decile integer 1..10: 1 is the riskiest tenth
+        risk_band string high|medium|low: what to make of the probability
+        reason_1 string: the main reason, in words
+        reason_2 string?: the second reason
+        reason_3 string?: the third reason
+        expected_margin_amount decimal: margin within the horizon if the customer is kept
+        margin_at_risk_amount decimal: probability times expected margin
+        is_margin_assumed boolean: the shop delivers no unit costs for this customer's orders
+        model_name string: registered model
+        model_version string: its version
+        model_last_matured_date date: the last day whose labels the model has seen
+        is_rescore boolean: that day is after the scored day, so this score is no forecast
+    """),
+    "snapshot_date",
+    may_be_empty=False,
+)
+
+CUSTOMER_SEGMENTS = Table(
+    "customer_segments",
+    1,
+    ("snapshot_date", "customer_key"),
+    _columns("""
+        snapshot_date date: the day
+        customer_key string: pseudonym of the customer
+        lifecycle string prospect|active|dormant: never bought, in the population, neither
+        recency_score integer? 1..5: 5 bought most recently
+        frequency_score integer? 1..5: 5 buys most often
+        monetary_score integer? 1..5: 5 spends most
+        rfm_code integer? 111..555: the three scores as digits
+        rfm_segment string?: one of the eleven standard segments
+        rfm_version string?: the cut-points in force
+        cluster_id integer? 0..: K-means segment, stable from day to day
+        cluster_name string?: the same in words
+        cluster_model_version string?: version of the K-means model
+    """),
+    "snapshot_date",
+)
+
+AT_RISK_LIST = Table(
+    "at_risk_list",
+    1,
+    ("snapshot_date", "customer_key"),
+    _columns("""
+        snapshot_date date: the day
+        customer_key string: pseudonym of the customer
+        priority integer 1..: 1 is the first to talk to
+        churn_probability double 0..1: probability of no valid order within the horizon
+        expected_margin_amount decimal: margin within the horizon if the customer is kept
+        margin_at_risk_amount decimal: probability times expected margin; the order of the list
+        main_reason string: why, in words
+        suggested_play string service_call|reminder|coupon|personal_call: what to do
+        contact_channel string: a channel with consent
+        days_on_list integer 1..: consecutive published days, this one included
+        is_new boolean: not on the list of the previous published day
+        last_contact_date date?: the last contact known
+        account_type string: consumer or business
+        rfm_segment string?: one of the eleven standard segments
+    """),
+    "snapshot_date",
+    may_be_empty=True,
+)
+
+CAMPAIGN_ASSIGNMENTS = Table(
+    "campaign_assignments",
+    1,
+    ("campaign_id", "customer_key"),
+    _columns("""
+        assigned_date date: the day of randomisation
+        campaign_id string: immutable id of the campaign
+        customer_key string: pseudonym of the customer
+        arm string: the arm drawn
+        u_holdout double 0..1: hash of the global holdout
+        u_layer double 0..1: hash of the layer
+        u_coverage double 0..1: hash of the coverage
+        u_arm double 0..1: hash of the arm
+        weights_json string: the weights in force
+        propensity double 0..1: probability of the arm that was drawn
+        config_sha256 string: hash of the campaign's file
+        snapshot_date date: the day whose scores and status were used
+    """),
+    "assigned_date",
+    may_be_empty=True,
+)
+
+CAMPAIGN_COHORTS = Table(
+    "campaign_cohorts",
+    1,
+    ("snapshot_date", "campaign_id", "customer_key"),
+    _columns("""
+        snapshot_date date: the day of randomisation
+        campaign_id string: immutable id of the campaign
+        customer_key string: pseudonym of a customer whom the campaign aimed at
+        is_eligible boolean: passed every rule before randomisation
+        exclusion_reason string?: the first rule that was not passed
+        arm string?: the arm; null where none was drawn
+        propensity double? 0..1: probability of that arm
+    """),
+    "snapshot_date",
+    may_be_empty=True,
+)
+
+CAMPAIGN_OUTCOMES = Table(
+    "campaign_outcomes",
+    1,
+    ("snapshot_date", "campaign_id", "arm", "metric"),
+    _columns("""
+        snapshot_date date: the day of the reading
+        campaign_id string: immutable id of the campaign
+        arm string: the arm compared with the control
+        metric string: what is measured, per assigned customer
+        control_arm string: the control
+        customer_count_arm integer 0..: customers assigned to the arm
+        customer_count_control integer 0..: customers assigned to the control
+        mean_arm double?: mean of the metric in the arm
+        mean_control double?: mean of the metric in the control
+        effect double?: difference of the means, by intention to treat
+        effect_low double?: lower end of the 95 % interval
+        effect_high double?: upper end of the 95 % interval
+        p_value double? 0..1: two-sided Welch test of no difference
+        relative_effect double?: effect over the control's mean
+        relative_low double?: lower end of its 95 % interval
+        relative_high double?: upper end of its 95 % interval
+        incremental_total double?: effect times customers in the arm
+        srm_p_value double? 0..1: sample-ratio check on assigned customers
+        status string ok|invalid_srm|underpowered|window_open: whether to believe it
+        window_start_date date: first day that counts
+        window_end_date date: last day that counts
+    """),
+    "snapshot_date",
+    may_be_empty=True,
+)
+
+
+@cache
+def mart_tables() -> dict[str, Table]:
+    """Return the published tables that dbt builds, by name."""
+    return {
+        table.name: table
+        for table in (
+            from_dbt("orders", ("snapshot_date", "order_id"), may_be_empty=True),
+            from_dbt(
+                "order_lines", ("snapshot_date", "order_id", "line_number"), may_be_empty=True
+            ),
+            from_dbt(
+                "deliveries",
+                ("snapshot_date", "campaign_id", "customer_key", "channel", "sent_at"),
+                may_be_empty=True,
+            ),
+            from_dbt("customer_features", ("snapshot_date", "customer_key"), may_be_empty=True),
+            from_dbt("customer_status", ("snapshot_date", "customer_key"), may_be_empty=True),
+            from_dbt(
+                "churn_labels",
+                ("matured_date", "customer_key"),
+                "matured_date",
+                may_be_empty=True,
+            ),
+        )
+    }
+
+
+# Insert-only: a partition is merged, never replaced.
+LEDGERS = frozenset({CAMPAIGN_ASSIGNMENTS.name})
+
+MADE_HERE = (
+    CHURN_SCORES,
+    CUSTOMER_SEGMENTS,
+    AT_RISK_LIST,
+    CAMPAIGN_ASSIGNMENTS,
+    CAMPAIGN_COHORTS,
+    CAMPAIGN_OUTCOMES,
+)
+
+
+def all_tables() -> dict[str, Table]:
+    """Return every published table, by name."""
+    return {**mart_tables(), **{table.name: table for table in MADE_HERE}}
