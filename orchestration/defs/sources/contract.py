@@ -186,7 +186,7 @@ def dbt_sources_yaml(contract: Contract) -> str:
     source = {
         "name": RAW_SCHEMA,
         "schema": RAW_SCHEMA,
-        "description": "All that the shop delivered, every version, as orchestration/defs/sources loads it.",
+        "description": "What the shop delivered, every version of it; written by the loader only.",
         "tables": tables,
     }
     head = "# Generated from the source contract by dbt_sources_yaml(); do not edit.\n"
