@@ -266,7 +266,7 @@ def _validate(
                 type=e.type,
                 kwargs=e.arguments,
                 severity=FailureSeverity(e.severity),
-                meta={"name": e.name, "reason": e.reason},
+                meta={"name": e.name, "reason": f"{e.severity}: {e.reason}"},
             ).to_domain_obj()
             for e in suite.expectations
         ],
@@ -283,7 +283,7 @@ def _validate(
         one.exception_info = {
             "raised_exception": raised is not None,
             "exception_message": raised,
-            "exception_traceback": None,
+            "exception_traceback": "",
         }
     # the batch specification among the meta can hold the frame itself
     result.meta = {"suite_version": suite.version, "partition": partition.isoformat()}

@@ -160,7 +160,7 @@ def _structure(table: Table) -> list[Expectation]:
             "partition",
             "expect_column_to_equal_partition",
             "a row of another day in this partition would overwrite or double it",
-            column=table.partition_by,
+            date_column=table.partition_by,
             partition=dict(PARTITION),
         )
     if "customer_key" in table.column_names:
