@@ -96,15 +96,15 @@ def at_risk_list(
     frame["is_discount_sensitive"] = _discount_sensitive(frame["customer_key"], features)
     frame["at_risk"] = frame["margin_at_risk_amount"].astype("float64")
 
-    allowed = {
-        channel: frame[f"has_{channel}_consent"].fillna(False).astype(bool) for channel in CHANNELS
-    }
+    consents = [f"has_{channel}_consent" for channel in CHANNELS]
+    # Unknown consent is no consent.
+    frame[consents] = frame[consents].fillna(False).astype(bool)
     contacted = pd.to_datetime(frame["last_contact_date"])
     resting = contacted > pd.Timestamp(day - timedelta(days=cooldown_days))
     keep = (
         frame["risk_band"].isin(list(risk_bands))
         & (frame["at_risk"] > 0)
-        & np.logical_or.reduce([allowed[channel] for channel in CHANNELS])
+        & frame[consents].any(axis=1)
         & ~resting
     )
     frame = (
@@ -142,7 +142,7 @@ def _play(row: dict) -> tuple[str, str, str]:
         reason = f"no order for {int(row['days_since_last_order'])} days"
     for play in (*wanted, "reminder", "personal_call"):
         for channel in PLAY_CHANNELS[play]:
-            if row[f"has_{channel}_consent"] is True or row[f"has_{channel}_consent"] == 1:
+            if row[f"has_{channel}_consent"]:
                 return play, channel, reason
     raise AssertionError("a customer without a permitted channel came on the list")
 

@@ -39,9 +39,6 @@ MIN_STABILITY = 0.75
 SILHOUETTE_TOLERANCE = 0.05
 SAMPLE_SIZE = 2_000
 FIT_SIZE = 50_000
-# In units of the scaled columns (one interquartile range): beyond it a centroid means another
-# thing, and inheriting the old name would mislead.
-MATCH_DISTANCE = 1.5
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,8 @@ def fit_segments(
     stable, stability is waived; where none has 1 % everywhere, k falls to 2 or 1.
 
     With `previous`, clusters inherit id and name by the optimal assignment of centroids
-    (Hungarian method) unless they moved by more than MATCH_DISTANCE; an id is never given twice.
+    (Hungarian method), provided that the previous model itself would put the new centroid into the
+    cluster whose name it inherits; an id is never given twice.
     Raises ValueError where nobody has bought.
     """
     frame = _buyers(status)
@@ -87,8 +85,7 @@ def fit_segments(
         estimator = fitted[k]
         labels = estimator.predict(values)
     means = _log_centroids(estimator)
-    scale = estimator.named_steps["scale"].scale_
-    ids, names, next_id = _identities(means, scale, values, previous)
+    ids, names, next_id = _identities(means, values, previous)
     share = np.bincount(labels, minlength=k) / len(labels)
     clusters = [
         {
@@ -154,7 +151,12 @@ def _matrix(frame: pd.DataFrame) -> Array:
 
 
 def _one_thread() -> Any:
-    """K-means adds up partial sums per thread: with one thread the sums have one order."""
+    """K-means adds up partial sums per thread: with one thread the sums have one order.
+
+    The limit reaches only libraries that are loaded, so scikit-learn's OpenMP comes first; without
+    it the first fit of a process ran on all cores, and on a busy machine took 26 s instead of 1.
+    """
+    import sklearn.cluster  # noqa: F401
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(limits=1)
@@ -226,7 +228,7 @@ def _log_centroids(estimator: Pipeline) -> Array:
 
 
 def _identities(
-    means: Array, scale: Array, values: Array, previous: SegmentModel | None
+    means: Array, values: Array, previous: SegmentModel | None
 ) -> tuple[list[int], list[str], int]:
     from scipy.optimize import linear_sum_assignment
 
@@ -237,10 +239,12 @@ def _identities(
     if previous is not None:
         old = previous.metadata["clusters"]
         next_id = previous.metadata["next_cluster_id"]
-        centroids = np.array([cluster["log_centroid"] for cluster in old])
-        distance = np.linalg.norm((means[:, None] - centroids[None]) / scale, axis=2)
+        moved = previous.estimator[:-1].transform(np.expm1(means))
+        centers = previous.estimator.named_steps["cluster"].cluster_centers_
+        distance = np.linalg.norm(moved[:, None] - centers[None], axis=2)
         for new, match in zip(*linear_sum_assignment(distance), strict=True):
-            if distance[new, match] <= MATCH_DISTANCE:
+            # A name kept by a centroid that lies in another cluster's cell would mislead.
+            if distance[new].argmin() == match:
                 ids[new], names[new] = old[match]["id"], old[match]["name"]
     # Fresh clusters are numbered from the one that spends most, so the first fit's 1 is the best.
     fresh = [i for i in range(k) if ids[i] is None]

@@ -41,7 +41,7 @@ def first_exclusion(
         "low_rating": _count(status, "low_rating_count_90d") > 0,
         "undelivered_order": _count(status, "undelivered_order_count") > 0,
         "open_return": _count(status, "return_count_30d") > 0,
-        "recent_order": status["days_since_last_order"].astype("Float64")
+        "recent_order": status["days_since_last_order"].astype("float64")
         < campaign.eligibility.recent_order_days,
         "contact_cap": (_count(status, "contact_count_7d") >= campaign.eligibility.max_contacts_7d)
         | (_count(status, "contact_count_30d") >= campaign.eligibility.max_contacts_30d),
@@ -84,4 +84,4 @@ def in_layer(
 
 
 def _count(status: pd.DataFrame, column: str) -> pd.Series:
-    return status[column].astype("Float64").fillna(0)
+    return status[column].astype("float64").fillna(0)

@@ -16,7 +16,7 @@ from datetime import date, timedelta
 import numpy as np
 import pandas as pd
 
-from ml.campaigns.definition import Campaign, Metric
+from ml.campaigns.definition import Campaign, Metric, refuse_changed
 from ml.experiments.power import minimum_detectable_effect, standard_error
 from ml.experiments.srm import SRM_ALARM, srm_p_value
 from ml.experiments.two_sample import Sample, welch
@@ -101,11 +101,13 @@ def measure(
     status: window_open (a window has not ended: all figures null), invalid_srm (arm sizes deviate
     from the weights with p < 0.001: effects null), underpowered (the difference that 80 % power
     could find exceeds the metric's declared minimum effect, or there is nothing to test with),
-    ok. Raises ValueError where a customer stands twice, or a margin is missing.
+    ok. Raises CampaignError where the campaign has changed since it started, ValueError where a
+    customer stands twice, or a margin is missing.
     """
     own = assignments[assignments["campaign_id"] == campaign.id]
     if own.empty:
         return _table([])
+    refuse_changed(campaign, own)
     if own["customer_key"].duplicated().any():
         raise ValueError(f"campaign {campaign.id}: a customer is assigned twice in the ledger")
     own = own.sort_values("customer_key").reset_index(drop=True)
@@ -153,7 +155,7 @@ def _comparison(
     if srm < SRM_ALARM:
         return {"status": "invalid_srm"}
     treatment, control = by_arm[arm], by_arm[campaign.control_arm]
-    result = welch(control, treatment, 1 - ALPHA)
+    result = welch(control, treatment, confidence=1 - ALPHA)
     status = "ok"
     minimum = campaign.outcome.minimum_effects.get(metric)
     if result.standard_error is None or (

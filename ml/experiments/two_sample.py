@@ -110,7 +110,7 @@ class Effect:
     status: EffectStatus
 
 
-def welch(control: Sample, treatment: Sample, confidence: float = 0.95) -> Effect:
+def welch(control: Sample, treatment: Sample, *, confidence: float = 0.95) -> Effect:
     """Difference of means with unequal variances, t interval and p-value.
 
     The relative interval is exp(log ratio +- t * se) with the delta method's variance
@@ -181,6 +181,7 @@ def cuped_sample(arm: PairedSample, theta: float) -> Sample:
 def cuped(
     control: PairedSample,
     treatment: PairedSample,
+    *,
     theta: float | None = None,
     confidence: float = 0.95,
 ) -> Effect:
@@ -191,7 +192,9 @@ def cuped(
     """
     if theta is None:
         theta = cuped_theta([control, treatment])
-    result = welch(cuped_sample(control, theta), cuped_sample(treatment, theta), confidence)
+    result = welch(
+        cuped_sample(control, theta), cuped_sample(treatment, theta), confidence=confidence
+    )
     relative = None
     if result.effect is not None and control.mean_y > 0:
         relative = result.effect / control.mean_y
@@ -229,12 +232,12 @@ def ratio_sample(arm: PairedSample) -> Sample:
     return Sample(arm.n, m / d, variance)
 
 
-def ratio(control: PairedSample, treatment: PairedSample, confidence: float = 0.95) -> Effect:
+def ratio(control: PairedSample, treatment: PairedSample, *, confidence: float = 0.95) -> Effect:
     """Difference of two ratios of means, e.g. revenue per order with customers as units."""
     if not (control.mean_x > 0 and treatment.mean_x > 0):
         few = min(control.n, treatment.n) < 2
         return _without_interval(None, "too_few_units" if few else "no_variance")
-    return welch(ratio_sample(control), ratio_sample(treatment), confidence)
+    return welch(ratio_sample(control), ratio_sample(treatment), confidence=confidence)
 
 
 def winsorise(arms: Mapping[str, npt.ArrayLike], quantile: float = 0.99) -> dict[str, Array]:

