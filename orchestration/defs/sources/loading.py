@@ -40,7 +40,7 @@ from orchestration.defs.sources.contract import (
     content_columns,
     raw_columns,
 )
-from orchestration.defs.sources.parsing import judgements, literal, parsed
+from orchestration.defs.sources.parsing import judgements, parsed, with_instants
 from orchestration.defs.sources.reading import (
     FileRejected,
     Reader,
@@ -129,7 +129,7 @@ def load_landing(
     file is one transaction. A file with a share of bad rows above `max_bad_share`, or that cannot
     be read as the contract says, is refused as a whole and named in `LoadReport.failed`; the others
     load. `shop_timezone` (IANA name) reads timestamps without a zone and defines business days; a
-    clock time that a change to or from summer time skips or repeats is read as standard time.
+    clock time that the change from summer time repeats is read as the later one.
 
     Raises:
         ContractError: the folder as a whole cannot be loaded: it does not exist, a required table
@@ -277,7 +277,7 @@ class _Loader:
     ) -> None:
         self.connection = connection
         self.vault = vault
-        self.zone = literal(shop_timezone)
+        self.shop_timezone = shop_timezone
         self.max_bad_share = max_bad_share
         self.keys: dict[str, str | None] = {}
         self.stored: set[str] = set()
@@ -415,7 +415,7 @@ class _Loader:
 
     def _parse(self, table: SourceTable, reader: Reader, file_id: int) -> _Identities:
         columns = ", ".join(f'"{c.name}" {c.type}' for c in raw_columns(table)[:-1])
-        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE _new ({columns})")
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE _new ({columns}, _bad VARCHAR)")
         identities = _Identities()
         for chunk in reader.chunks():
             self._parse_chunk(table, reader, file_id, self._split(table, chunk, identities))
@@ -425,17 +425,12 @@ class _Loader:
                 "INSERT INTO ops.quarantine VALUES (?, ?, ?, NULL, ?, NULL, NULL, NULL)",
                 [file_id, line, table.name, reason],
             )
-        if reader.ragged:
-            self.connection.execute(
-                "INSERT INTO ops.load_days VALUES (?, NULL, ?)", [file_id, len(reader.ragged)]
-            )
-        # One row per day, however many chunks the file had.
         self.connection.execute(
-            f"""CREATE OR REPLACE TEMP TABLE _days AS
-                SELECT file_id, business_date, sum(rows_in) AS rows_in FROM ops.load_days
-                WHERE file_id = {file_id} GROUP BY ALL;
-            DELETE FROM ops.load_days WHERE file_id = {file_id};
-            INSERT INTO ops.load_days SELECT * FROM _days ORDER BY business_date"""
+            f"""INSERT INTO ops.load_days
+                SELECT {file_id}, occurred_date, count(*) FROM _new
+                GROUP BY occurred_date ORDER BY occurred_date;
+            DELETE FROM _new WHERE _bad IS NOT NULL;
+            ALTER TABLE _new DROP COLUMN _bad"""
         )
         return identities
 
@@ -476,46 +471,42 @@ class _Loader:
     def _parse_chunk(
         self, table: SourceTable, reader: Reader, file_id: int, chunk: pa.Table
     ) -> None:
-        names = [c.name for c in content_columns(table)]
-        inner, bad, payload = [], [], []
+        """Add the rows of `chunk` to _new, and those that break the contract to quarantine."""
+        chunk = with_instants(self.connection, chunk, table, reader.kinds, self.shop_timezone)
+        values, delivered, bad, payload = [], [], [], []
         for column in content_columns(table):
             quoted = f'"{column.name}"'
             if column.name == CUSTOMER_KEY:
-                inner.append(quoted)
+                values.append(quoted)
                 bad.append(f"WHEN {quoted} IS NULL THEN 'customer_id: is missing'")
-                payload.append(f"'{CUSTOMER_KEY}': {CUSTOMER_KEY}")
+                payload.append(f"'{CUSTOMER_KEY}': c.{CUSTOMER_KEY}")
             elif column.name not in chunk.column_names:
                 empty = "false" if column.type == "BOOLEAN" else "NULL"
-                inner.append(f"CAST({empty} AS {column.type}) AS {quoted}")
+                values.append(f"CAST({empty} AS {column.type}) AS {quoted}")
             elif column.type == "BOOLEAN":
-                inner.append(quoted)
+                values.append(quoted)
             else:
                 source = table.column(column.name)
-                inner.append(f'{quoted} AS "in {source.name}"')
-                inner.append(f"{parsed(source, reader.kinds[source.name], self.zone)} AS {quoted}")
+                values.append(f"{parsed(source, reader.kinds[source.name])} AS {quoted}")
+                delivered.append(f'{quoted} IS NOT NULL AS "in {source.name}"')
                 bad += judgements(source)
-                payload.append(f"'{source.name}': CAST(\"in {source.name}\" AS VARCHAR)")
-        day = f"CAST({{}} AT TIME ZONE 'UTC' AT TIME ZONE {self.zone} AS DATE)"
-        occurred = day.format(f'"{table.event_time}"') if table.event_time else "CAST(NULL AS DATE)"
-        arrived = day.format(f'"{ARRIVED_AT}"')
-        order_id = '"order_id"' if table.name == "order_items" else "NULL"
+                payload.append(f"'{source.name}': CAST(c.{quoted} AS VARCHAR)")
+        columns = ", ".join(_quoted([c.name for c in content_columns(table)]))
         self.connection.register("_chunk", chunk)
         self.connection.execute(
-            f"""CREATE OR REPLACE TEMP TABLE _parsed AS
-                SELECT *, {occurred} AS occurred_date,
-                    {arrived} AS arrived_date,
-                    CASE {" ".join(bad)} END AS _bad
-                FROM (SELECT _line, {", ".join(inner)} FROM _chunk);
-            INSERT INTO ops.load_days
-                SELECT {file_id}, occurred_date, count(*) FROM _parsed GROUP BY occurred_date;
-            INSERT INTO ops.quarantine
-                SELECT {file_id}, _line, '{table.name}', split_part(_bad, ': ', 1),
-                    split_part(_bad, ': ', 2), occurred_date, {order_id},
+            f"""INSERT INTO _new
+                SELECT {columns}, occurred_date, arrived_date, {file_id}, _line,
+                    CASE {" ".join(bad)} END
+                FROM (SELECT _line, occurred_date, arrived_date, {", ".join(values + delivered)}
+                    FROM _chunk)"""
+        )
+        order_id = 'n."order_id"' if table.name == "order_items" else "NULL"
+        self.connection.execute(
+            f"""INSERT INTO ops.quarantine
+                SELECT {file_id}, _line, '{table.name}', split_part(n._bad, ': ', 1),
+                    split_part(n._bad, ': ', 2), n.occurred_date, {order_id},
                     to_json({{{", ".join(payload)}}})
-                FROM _parsed WHERE _bad IS NOT NULL ORDER BY _line;
-            INSERT INTO _new
-                SELECT {", ".join(_quoted(names))}, occurred_date, arrived_date, {file_id}, _line
-                FROM _parsed WHERE _bad IS NULL ORDER BY _line"""
+                FROM _new n JOIN _chunk c USING (_line) WHERE n._bad IS NOT NULL ORDER BY _line"""
         )
         self.connection.unregister("_chunk")
 

@@ -6,12 +6,27 @@ guessed: a value that is not exactly of its type is NULL here, and its row goes 
 
 from __future__ import annotations
 
-from orchestration.defs.sources.contract import DUCKDB_TYPES, SourceColumn
+from typing import TYPE_CHECKING
+
+from orchestration.defs.sources.contract import (
+    ARRIVED_AT,
+    DUCKDB_TYPES,
+    SourceColumn,
+    SourceTable,
+)
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    import pyarrow as pa
 
 # ISO 8601, so that no library's idea of a date decides: day first or month first, 'epoch', '1/2/3'.
 _OFFSET = r"[+-](?:0\d|1[0-4])(?::?[0-5]\d)?"
 _LOCAL = r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?)?"
-_TIMESTAMP = rf"^{_LOCAL}$|^{_LOCAL[:-1]} ?(?:[Zz]|{_OFFSET})$"
+_ZONED = rf"^{_LOCAL[:-1]} ?(?:[Zz]|{_OFFSET})$"
+_TIMESTAMP = rf"^{_LOCAL}$|{_ZONED}"
+# The years that every reader of the tables can hold.
+_FIRST, _LAST = "1900-01-01", "9999-12-31"
 _INTEGER = r"^[+-]?\d{1,18}(?:\.0*)?$"
 # At most 14 digits before the point and 4 after it, not counting zeros that change nothing.
 _DECIMAL = r"^[+-]?(?:0*\d{1,14}(?:\.\d{0,4}0*)?|\.\d{1,4}0*)$"
@@ -45,13 +60,13 @@ def judgements(column: SourceColumn) -> list[str]:
     return [f"WHEN {test} THEN {literal(f'{column.name}: {why}')}" for test, why in tests]
 
 
-def parsed(column: SourceColumn, kind: str, zone: str) -> str:
+def parsed(column: SourceColumn, kind: str) -> str:
     """SQL of the typed value; NULL where the delivered one does not fit the type."""
     value = f'"{column.name}"'
     if kind == "null":
         return f"CAST(NULL AS {DUCKDB_TYPES[column.type]})"
     if column.type == "timestamp":
-        return _timestamp(value, kind, zone)
+        return f'"utc {column.name}"'
     if column.type == "string":
         if kind == "double":
             # An id that went through a data frame with gaps: 13085.0 is 13085.
@@ -80,31 +95,91 @@ def parsed(column: SourceColumn, kind: str, zone: str) -> str:
     return f"CASE WHEN {exact} = {value} THEN {exact} END"
 
 
-def _timestamp(value: str, kind: str, zone: str) -> str:
-    to_utc = f"AT TIME ZONE {zone} AT TIME ZONE 'UTC'"
-    if kind == "zoned":
-        instant = f"{value} AT TIME ZONE 'UTC'"
-    elif kind in ("naive", "date"):
-        instant = f"CAST({value} AS TIMESTAMP) {to_utc}"
-    else:
-        local = f"TRY_CAST(regexp_extract({value}, '^{_LOCAL}') AS TIMESTAMP)"
-        offset = f"regexp_extract({value}, '{_OFFSET}$')"
-        # +HH, +HHMM or +HH:MM, as minutes
-        digits = f"replace({offset}, ':', '')"
-        minutes = (
-            f"(CAST({digits}[2:3] AS INTEGER) * 60 +"
-            f" CAST(coalesce(nullif({digits}[4:5], ''), '0') AS INTEGER))"
-            f" * CASE WHEN {digits}[1] = '-' THEN -1 ELSE 1 END"
-        )
-        instant = (
-            f"CASE WHEN NOT regexp_matches({value}, '{_TIMESTAMP}') THEN NULL"
-            f" WHEN regexp_matches({value}, '[Zz]$') THEN {local}"
-            f" WHEN length({value}) > 10 AND regexp_matches({value}, '{_OFFSET}$')"
-            f" THEN {local} - to_minutes({minutes})"
-            f" ELSE {local} {to_utc} END"
-        )
-    # Also keeps out the infinities, which DuckDB sorts outside these years.
+def with_instants(
+    connection: duckdb.DuckDBPyConnection,
+    chunk: pa.Table,
+    table: SourceTable,
+    kinds: dict[str, str],
+    shop_timezone: str,
+) -> pa.Table:
+    """Add to `chunk` what follows from its timestamps and the shop's time zone.
+
+    For each delivered timestamp column `x`: `utc x`, in UTC, null where it is not a timestamp; and
+    `occurred_date` and `arrived_date`, the shop days of the business time and of `arrived_at`.
+    A clock time that occurs twice when summer time ends is the later one, in standard time; one
+    that is skipped when it begins is the first moment after the gap.
+
+    pandas does the zone arithmetic: 0.05 s per million rows, DuckDB's ICU 0.4 to 0.8 s.
+    """
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+    def days(name: str | None) -> pa.Array:
+        if name is None or name not in utc:
+            return pa.nulls(chunk.num_rows, pa.date32())
+        local = utc[name].tz_convert(shop_timezone).tz_localize(None)
+        return pa.array(local.to_numpy().astype("datetime64[D]"))
+
+    utc = {}
+    for column in table.columns:
+        if column.type != "timestamp" or column.name not in chunk.column_names:
+            continue
+        kind, values = kinds[column.name], chunk[column.name]
+        if kind == "null":
+            continue
+        minutes = None
+        if kind == "text":
+            local, minutes = _clock_times(connection, values)
+        else:
+            local = values.cast(pa.timestamp("us"), safe=False).to_numpy()
+        with np.errstate(invalid="ignore"):
+            local = np.where(
+                (local >= np.datetime64(_FIRST)) & (local <= np.datetime64(_LAST)),
+                local,
+                np.datetime64("NaT", "us"),
+            )
+        index = pd.DatetimeIndex(local)
+        if kind == "zoned":
+            utc[column.name] = index.tz_localize("UTC")
+            continue
+        standard = np.zeros(len(index), dtype=bool)
+        shop = index.tz_localize(shop_timezone, ambiguous=standard, nonexistent="shift_forward")
+        result = shop.tz_convert("UTC")
+        if minutes is not None and not np.isnan(minutes).all():
+            offset = pd.to_timedelta(np.nan_to_num(minutes), unit="m").as_unit("us")
+            result = result.where(np.isnan(minutes), (index - offset).tz_localize("UTC"))
+        utc[column.name] = result
+    for name, instants in utc.items():
+        chunk = chunk.append_column(f"utc {name}", pa.array(instants.tz_localize(None)))
+    return chunk.append_column("occurred_date", days(table.event_time)).append_column(
+        "arrived_date", days(ARRIVED_AT)
+    )
+
+
+def _clock_times(
+    connection: duckdb.DuckDBPyConnection, values: pa.ChunkedArray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clock time of each text (NaT where it is none) and its offset in minutes (NaN: none said)."""
+    import pyarrow as pa
+
+    digits = f"replace(regexp_extract(x, '{_OFFSET}$'), ':', '')"  # +HH or +HHMM
+    minutes = (
+        f"(CAST({digits}[2:3] AS DOUBLE) * 60 +"
+        f" CAST(coalesce(nullif({digits}[4:5], ''), '0') AS DOUBLE))"
+        f" * CASE WHEN {digits}[1] = '-' THEN -1 ELSE 1 END"
+    )
+    connection.register("_texts", pa.table({"x": values}))
+    found = connection.execute(
+        f"""SELECT
+            CASE WHEN regexp_matches(x, '{_TIMESTAMP}')
+                THEN TRY_CAST(regexp_extract(x, '^{_LOCAL}') AS TIMESTAMP) END AS clock_time,
+            CASE WHEN NOT regexp_matches(x, '{_ZONED}') THEN NULL
+                WHEN regexp_matches(x, '[Zz]$') THEN 0 ELSE {minutes} END AS minutes
+        FROM _texts"""
+    ).df()
+    connection.unregister("_texts")
     return (
-        f"CASE WHEN {instant} BETWEEN TIMESTAMP '1900-01-01' AND"
-        f" TIMESTAMP '9999-12-31 23:59:59.999999' THEN {instant} END"
+        found["clock_time"].to_numpy().astype("datetime64[us]"),
+        found["minutes"].to_numpy(dtype=float),
     )
