@@ -1,4 +1,4 @@
-"""The simulated shop: customers of flesh and hash, who buy until they leave, and the truth about them.
+"""The simulated shop: customers who buy until they leave, and the truth about them.
 
 What belongs here: how simulated customers behave, the twelve tables of the source contract that a
 shop would deliver about them, and what only a simulation can know (true churn probabilities, true
@@ -13,7 +13,16 @@ platform could learn from; the platform sees the delivered tables and nothing el
 
 from ml.simulation.campaigns import true_effects
 from ml.simulation.config import ShopConfig
+from ml.simulation.customers import ResponseType
 from ml.simulation.shop import TABLES, simulate
-from ml.simulation.truth import truth
+from ml.simulation.truth import observable_churn, truth
 
-__all__ = ["TABLES", "ShopConfig", "simulate", "true_effects", "truth"]
+__all__ = [
+    "TABLES",
+    "ResponseType",
+    "ShopConfig",
+    "observable_churn",
+    "simulate",
+    "true_effects",
+    "truth",
+]

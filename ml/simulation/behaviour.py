@@ -29,7 +29,7 @@ from ml.simulation.customers import Customers, ResponseType
 from ml.simulation.draws import Floats, Keys, Stream, derive, uniform
 
 ABSENT, ENGAGED, FADING, GONE = 0, 1, 2, 3
-_RING = 64  # days ahead for which hazards of placed orders can be due; the latest is 20 + 10
+RING = 64  # days ahead for which hazards of placed orders can be due; the latest is 20 + 10
 LATE_DAYS = 7
 SECOND_ORDER_RATE = 0.02  # "and I forgot": a second order on the same day
 _AVOID_FACTOR = 0.5  # purchase rate of an annoyed customer while a contact is fresh
@@ -55,7 +55,7 @@ class State:
     @classmethod
     def empty(cls, n: int) -> State:
         """Return the state of n customers who do not exist yet."""
-        return cls(np.zeros(n, np.int64), np.zeros((n, _RING)))
+        return cls(np.zeros(n, np.int64), np.zeros((n, RING)))
 
     def take(self, index: NDArray[np.int64]) -> State:
         """Return a copy of the states at `index`."""
@@ -93,7 +93,7 @@ def contact_strength(config: ShopConfig, channel: str, is_coupon: bool) -> float
     """
     if channel not in _RESPONSE_BY_CHANNEL:
         raise ValueError(
-            f"treatments.channel {channel!r} is not one of {', '.join(sorted(_RESPONSE_BY_CHANNEL))}"
+            f"treatments.channel {channel!r} is none of {', '.join(sorted(_RESPONSE_BY_CHANNEL))}"
         )
     return _RESPONSE_BY_CHANNEL[channel] * (config.coupon_factor if is_coupon else 1.0)
 
@@ -276,8 +276,8 @@ def live(
             cause[who[responds]] = low + responds
             bought[who[responds]] = True
         who = np.flatnonzero(bought)
-        hazard = config.hazard_day + state.due[:, day % _RING]
-        state.due[:, day % _RING] = 0.0
+        hazard = config.hazard_day + state.due[:, day % RING]
+        state.due[:, day % RING] = 0.0
         if len(who):
             why = cause[who] if cause is not None else np.full(len(who), -1)
             order_key = order_keys(key[who], day, 0)
@@ -321,7 +321,11 @@ def live(
             return [np.zeros(0, np.int64) for _ in range(n)]
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
-    return Log(*columns(orders, 4), *columns(sessions, 2), contact_stage, annoyed, stages)
+    customer, ordered, sequence, causes = columns(orders, 4)
+    visitor, visited = columns(sessions, 2)
+    return Log(
+        customer, ordered, sequence, causes, visitor, visited, contact_stage, annoyed, stages
+    )
 
 
 def _bring(config: ShopConfig, state: State, who: NDArray, day: int, what: Fate) -> None:
@@ -332,4 +336,4 @@ def _bring(config: ShopConfig, state: State, who: NDArray, day: int, what: Fate)
         (what.ticket_day, config.hazard_ticket, what.ticket_day >= 0),
     ):
         i = np.flatnonzero(applies)
-        state.due[who[i], (day + offset[i]) % _RING] += hazard
+        state.due[who[i], (day + offset[i]) % RING] += hazard

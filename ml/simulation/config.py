@@ -57,7 +57,7 @@ class ShopConfig:
     # buying: orders per day follow a Poisson process of the customer's own rate
     order_rate_mean: float = 1 / 55
     """Orders per day while engaged."""
-    order_rate_shape: float = 1.1
+    order_rate_shape: float = 1.0
     """Gamma shape of the customers' rates: the smaller, the more they differ."""
     month_factors: tuple[float, ...] = (
         0.84, 0.84, 0.92, 0.96, 0.97, 0.95, 0.88, 0.90, 1.00, 1.06, 1.34, 1.34,
@@ -67,10 +67,10 @@ class ShopConfig:
     """Purchase rate relative to the week, Monday first."""
 
     # leaving: engaged -> fading -> gone; all hazards are multiplied by the customer's frailty
-    frailty_shape: float = 0.9
-    hazard_day: float = 1 / 260
+    frailty_shape: float = 0.4
+    hazard_day: float = 1 / 1600
     """Per engaged day."""
-    hazard_order: float = 0.40
+    hazard_order: float = 0.25
     """Per kept order: having bought is a moment of decision (most buyers never come back)."""
     hazard_late: float = 0.9
     """On the day on which an order comes more than 7 days after it was placed."""
@@ -78,17 +78,17 @@ class ShopConfig:
     """On the day of a review of two stars or less."""
     hazard_ticket: float = 0.5
     """On the day of a service ticket."""
-    fading_days: float = 24.0
+    fading_days: float = 40.0
     """Mean days between fading and gone."""
-    fading_order_factor: float = 0.30
-    fading_browse_factor: float = 0.35
-    gone_browse_factor: float = 0.04
+    fading_order_factor: float = 0.35
+    fading_browse_factor: float = 0.60
+    gone_browse_factor: float = 0.30
 
     # browsing
-    session_rate_mean: float = 0.115
+    session_rate_mean: float = 0.055
     """Browsing sessions per engaged day (at most one a day)."""
     session_rate_shape: float = 1.5
-    open_rates: tuple[float, float, float] = (0.38, 0.18, 0.05)
+    open_rates: tuple[float, float, float] = (0.35, 0.25, 0.15)
     """Probability that an e-mail is opened: engaged, fading, gone."""
 
     # what happens to an order
@@ -111,7 +111,7 @@ class ShopConfig:
     # response to a contact
     response_days: int = 14
     """Days after the contact on which it may cause an order."""
-    response_strength: float = 0.34
+    response_strength: float = 0.22
     """Mean cumulative hazard of an extra order of a persuadable customer, for a plain e-mail."""
     coupon_factor: float = 1.35
     """By which a coupon strengthens that."""

@@ -93,11 +93,11 @@ def name_key(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
-def gamma(u: Floats, shape: float) -> Floats:
+def gamma(u: Floats, shape: float | Floats) -> Floats:
     """Quantiles of a gamma distribution of mean 1 and the given shape."""
     from scipy.special import gammaincinv
 
-    return gammaincinv(shape, u) / shape
+    return np.asarray(gammaincinv(shape, u) / shape, np.float64)
 
 
 def exponential(u: Floats) -> Floats:
@@ -109,4 +109,4 @@ def normal(u: Floats) -> Floats:
     """Quantiles of the standard normal distribution, cut at 2^-54 from either end."""
     from scipy.special import ndtri
 
-    return ndtri(u + 2.0**-54)
+    return np.asarray(ndtri(u + 2.0**-54), np.float64)

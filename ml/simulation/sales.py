@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from ml.simulation.behaviour import Contacts, Fate, Log, fate, order_keys
 from ml.simulation.config import DAY_US, NAT, SECOND_US, Calendar, ShopConfig
-from ml.simulation.customers import Customers, ResponseType
+from ml.simulation.customers import Customers
 from ml.simulation.draws import Keys, Stream, derive, exponential, normal, uniform
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 CATEGORIES = ("kitchen", "garden", "toys", "books", "beauty", "sports", "home", "stationery")
-_CATEGORY_PRICE_CENTS = np.array([1900, 2300, 1700, 1350, 1500, 2600, 2100, 800])
-_RETURN_FACTOR = np.array([1.0, 1.0, 1.0, 0.4, 0.7, 1.8, 1.2, 0.5])
+_CATEGORY_PRICE_CENTS = np.array([2200, 2650, 1950, 1550, 1700, 2950, 2400, 950])
+RETURN_FACTOR = np.array([1.0, 1.0, 1.0, 0.4, 0.7, 1.8, 1.2, 0.5])
 _MAIN_CATEGORY_RATE = 0.55
 _MAX_LINES = 9
 _SHIPPING_CENTS, _FREE_SHIPPING_FROM_CENTS = 490, 5_000
@@ -52,7 +52,7 @@ class Catalogue:
 
 
 def catalogue(config: ShopConfig) -> Catalogue:
-    """Return the products: prices are log-normal in a category, costs 45 to 65 % of them."""
+    """Return the products: prices are log-normal in a category, costs 48 to 68 % of them."""
     key = derive(config.seed, Stream.PRODUCT, np.arange(config.n_products))
     category = np.arange(config.n_products) * len(CATEGORIES) // config.n_products
     spread = np.exp(0.55 * normal(uniform(key, Stream.PRODUCT, 1)) - 0.15)
@@ -60,7 +60,7 @@ def catalogue(config: ShopConfig) -> Catalogue:
     price = (price / 50).astype(np.int64) * 50 + 49  # ends in 49 or 99
     order = np.lexsort((np.arange(len(price)), price, category))
     price = price[order]
-    cost = np.rint(price * (0.45 + 0.20 * uniform(key, Stream.PRODUCT, 2))).astype(np.int64)
+    cost = np.rint(price * (0.48 + 0.20 * uniform(key, Stream.PRODUCT, 2))).astype(np.int64)
     first = np.searchsorted(category, np.arange(len(CATEGORIES) + 1))
     return Catalogue(category, price, cost, first)
 
@@ -336,6 +336,3 @@ def amounts_per_order(config: ShopConfig, sales: Sales) -> tuple[Ints, Ints]:
     costs = np.bincount(sales.line_order, products.cost_cents[sales.line_product] * kept, n)
     revenue = np.where(sales.is_kept, goods.astype(np.int64) - sales.discount_cents, 0)
     return revenue, np.where(sales.is_kept, revenue - costs.astype(np.int64), 0)
-
-
-__all__ = ["Catalogue", "ResponseType", "Sales", "amounts_per_order", "catalogue", "sell"]

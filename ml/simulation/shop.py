@@ -36,7 +36,7 @@ from ml.simulation.config import (
 )
 from ml.simulation.customers import CHANNELS, Customers, customers_until
 from ml.simulation.draws import Keys, Stream, derive, exponential, name_key, uniform
-from ml.simulation.sales import _RETURN_FACTOR, CATEGORIES, Sales, catalogue, sell
+from ml.simulation.sales import CATEGORIES, RETURN_FACTOR, Sales, catalogue, sell
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -117,8 +117,16 @@ _CONSENT_SHARES = {  # granted, denied; the rest was never asked
 }  # fmt: skip
 _REVOKED_PER_YEAR, _ANNOYED_REVOKES = 0.08, 0.30
 
-_FIRST = ["Anna", "Ben", "Clara", "David", "Elif", "Finn", "Greta", "Hannes", "Ida", "Jonas", "Karla", "Leon", "Mia", "Noah", "Olga", "Paul", "Romy", "Sami", "Tilda", "Uwe", "Vera", "Willi", "Yara", "Zoe"]
-_LAST = ["Albrecht", "Becker", "Conrad", "Demir", "Engel", "Fischer", "Graf", "Huber", "Ilic", "Jung", "Keller", "Lorenz", "Maier", "Nowak", "Otto", "Petrov", "Richter", "Schulz", "Thoma", "Ulrich", "Vogel", "Weber", "Yilmaz", "Ziegler"]
+_FIRST = (
+    "Anna", "Ben", "Clara", "David", "Elif", "Finn", "Greta", "Hannes", "Ida", "Jonas",
+    "Karla", "Leon", "Mia", "Noah", "Olga", "Paul", "Romy", "Sami", "Tilda", "Uwe", "Vera",
+    "Willi", "Yara", "Zoe",
+)  # fmt: skip
+_LAST = (
+    "Albrecht", "Becker", "Conrad", "Demir", "Engel", "Fischer", "Graf", "Huber", "Ilic",
+    "Jung", "Keller", "Lorenz", "Maier", "Nowak", "Otto", "Petrov", "Richter", "Schulz",
+    "Thoma", "Ulrich", "Vogel", "Weber", "Yilmaz", "Ziegler",
+)  # fmt: skip
 _OCCUPATIONS = (
     "employee",
     "self-employed",
@@ -306,7 +314,9 @@ def _choose(words: tuple[str | None, ...], code: Any) -> NDArray[np.object_]:
 
 def _unless(is_null: Any, values: Any) -> NDArray[np.object_]:
     """Return values with nulls where wanted."""
-    return np.where(is_null, None, np.asarray(values, object))
+    result = np.array(values, object)
+    result[np.asarray(is_null, bool)] = None
+    return result
 
 
 def _customer_ids(world: _World, position: Ints) -> NDArray[np.object_]:
@@ -430,24 +440,24 @@ def _consents(world: _World) -> Columns:
         expires = np.where(limited & (consent.status == 1), created + 730 * DAY_US, NAT)
         first = np.where(consent.status == 1, "granted", "denied")
         parts.append((everyone[asked], channel, first[asked], created[asked], expires[asked]))
-        for at, status in (
+        for at, then in (
             (consent.revoked_us, "revoked"),
             (consent.again_us, "granted"),
             (consent.enough_us, "revoked"),
         ):
             who = np.flatnonzero(at != NAT)
-            parts.append((who, channel, np.full(len(who), status), at[who], np.full(len(who), NAT)))
+            parts.append((who, channel, np.full(len(who), then), at[who], np.full(len(who), NAT)))
     who = np.concatenate([p[0] for p in parts])
-    channel = np.concatenate([np.full(len(p[0]), p[1], object) for p in parts])
+    channels = np.concatenate([np.full(len(p[0]), p[1], object) for p in parts])
     status = np.concatenate([p[2].astype(object) for p in parts])
     changed = np.concatenate([p[3] for p in parts])
     expires = np.concatenate([p[4] for p in parts])
     keep = world.is_known(np.maximum(changed, world.cal.start_us(0)))
     rows = np.flatnonzero(keep)
-    rows = rows[np.lexsort((channel[rows].astype(str), who[rows], changed[rows]))]
+    rows = rows[np.lexsort((channels[rows].astype(str), who[rows], changed[rows]))]
     return {
         "customer_id": _customer_ids(world, who[rows]),
-        "channel": channel[rows],
+        "channel": channels[rows],
         "status": status[rows],
         "changed_at": changed[rows],
         "expires_at": expires[rows],
@@ -524,7 +534,7 @@ def _returns(world: _World) -> Columns:
     products = catalogue(config)
     kept = sales.line_quantity - sales.line_cancelled_quantity
     delivered = sales.delivered_us[sales.line_order]
-    rate = config.return_rate * _RETURN_FACTOR[products.category[sales.line_product]]
+    rate = config.return_rate * RETURN_FACTOR[products.category[sales.line_product]]
     u = uniform(sales.line_key, Stream.LINE, 6)
     rows = np.flatnonzero((delivered != NAT) & (kept > 0) & (u < rate))
     key = sales.line_key[rows]
@@ -566,8 +576,9 @@ def _coupons(world: _World) -> Columns:
     rows = np.flatnonzero(world.is_known(sales.coupon_issued_us, redeemed))
     rows = rows[np.lexsort((sales.coupon_key[rows], sales.coupon_issued_us[rows]))]
     redeemed = world.so_far(redeemed)[rows]
-    orders = np.append(_ids("O", sales.key), None)
-    campaigns = np.append(world.sent.campaign_id, None)
+    nobody = np.array([None], object)  # at position -1
+    orders = np.concatenate([_ids("O", sales.key), nobody])
+    campaigns = np.concatenate([world.sent.campaign_id, nobody])
     return {
         "code": [f"{k:016X}" for k in sales.coupon_key[rows].tolist()],
         "customer_id": _customer_ids(world, sales.coupon_customer[rows]),
@@ -703,12 +714,12 @@ class _Messages:
 def _deliveries(world: _World) -> _Messages:
     config, cal, people, sent = world.config, world.cal, world.customers, world.sent
     created, consent = world.created_us(), _consent(world, "email")
-    has_email = _has_email(people)
+    has_email, everyone = _has_email(people), np.arange(len(people))
     campaign, customer, stage, at = [], [], [], []
     for day, stages in sorted(world.log.stages.items()):
         moment = int(cal.at(np.array([day]), np.array([10 / 24]))[0])
         who = np.flatnonzero(
-            has_email & (created < moment) & consent.holds(np.arange(len(people)), moment)
+            has_email & (created < moment) & consent.holds(everyone, np.full(len(people), moment))
         )
         month = date.fromordinal(config.first_day.toordinal() + day).strftime("%Y-%m")
         campaign.append(np.full(len(who), f"newsletter-{month}", object))
@@ -757,14 +768,14 @@ def _letters(world: _World, mail: _Messages) -> Columns:
 
 def _events(world: _World, mail: _Messages) -> Columns:
     parts = [_browsing(world), _checkouts(world)]
-    for at, code in ((mail.opened_us, _OPEN), (mail.clicked_us, _CLICK)):
-        row = np.flatnonzero((at >= world.start_us) & (at < world.end_us))
+    for then, kind in ((mail.opened_us, _OPEN), (mail.clicked_us, _CLICK)):
+        row = np.flatnonzero((then >= world.start_us) & (then < world.end_us))
         n = len(row)
         nothing = np.full(n, -1)
         parts.append(
             (
-                mail.customer[row], np.full(n, code), at[row], np.zeros(n, np.uint64),
-                derive(mail.key[row], Stream.EVENT, code), nothing, np.full(n, _EMAIL),
+                mail.customer[row], np.full(n, kind), then[row], np.zeros(n, np.uint64),
+                derive(mail.key[row], Stream.EVENT, kind), nothing, np.full(n, _EMAIL),
                 np.full(n, NAT),
             )
         )  # fmt: skip

@@ -19,11 +19,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ml.simulation.behaviour import (
-    _RING,
     ENGAGED,
     FADING,
     GONE,
     LATE_DAYS,
+    RING,
     live,
     stage_factors,
     start,
@@ -100,7 +100,7 @@ def truth(
     names = np.array([kind.name.lower() for kind in ResponseType], object)
     return pd.DataFrame(
         {
-            "customer_id": pd.array(ids[who], dtype="str"),
+            "customer_id": pd.array(ids[who].to_numpy(object), dtype="str"),
             "p_churn_full": full,
             "p_churn_observable": observable,
             "is_alive": stage != GONE,
@@ -130,8 +130,8 @@ def no_order_probability(
     for day in reversed(range(first, first + n_days)):
         rate = order_rate * cal.factor(day)
         stays = plain
-        if due is not None and day < first + _RING:
-            stays = np.exp(-frailty * (config.hazard_day + due[:, day % _RING]))
+        if due is not None and day < first + RING:
+            stays = np.exp(-frailty * (config.hazard_day + due[:, day % RING]))
         engaged = (1 + kept * np.expm1(-rate)) * (stays * engaged + (1 - stays) * fading)
         fading = (1 + kept * np.expm1(-rate * config.fading_order_factor)) * (
             (1 - fade) * fading + fade
@@ -206,16 +206,19 @@ def _observe(
     """Return what the tables say of customers."""
     index = pd.Index(customer_ids)
 
+    def day_of(at: pd.Series) -> Ints:
+        return cal.day_of(np.asarray(at.astype("int64"), np.int64))
+
     def pairs(customer: pd.Series, at: pd.Series) -> tuple[Ints, Ints]:
         who = index.get_indexer(pd.Index(customer))
-        days = cal.day_of(at.astype("int64").to_numpy())
+        days = day_of(at)
         keep = who >= 0
         rows = np.unique(np.stack([days[keep], who[keep]], axis=1), axis=0)
         return rows[:, 0], rows[:, 1]
 
     customers = frames["customers"].drop_duplicates("customer_id", keep="last")
     customers = customers.set_index("customer_id").loc[list(customer_ids)]
-    entry = cal.day_of(customers["created_at"].astype("int64").to_numpy())
+    entry = day_of(customers["created_at"])
     code = {c: i for i, c in enumerate(CHANNELS)}
     channel = np.array([code.get(c, len(CHANNELS)) for c in customers["acquisition_channel"]])
     is_business = (customers["account_type"] == "business").to_numpy(bool)
@@ -225,9 +228,7 @@ def _observe(
     placed = pairs(orders["customer_id"], orders["ordered_at"])
     kept = orders[_is_valid(frames)]
     came = kept[kept["delivered_at"].notna()]
-    ordered_day = cal.day_of(came["ordered_at"].astype("int64").to_numpy())
-    delivered_day = cal.day_of(came["delivered_at"].astype("int64").to_numpy())
-    late = came[delivered_day - ordered_day > LATE_DAYS]
+    late = came[day_of(came["delivered_at"]) - day_of(came["ordered_at"]) > LATE_DAYS]
     low = frames["reviews"][frames["reviews"]["rating"] <= 2]
     tickets = frames["support_tickets"]
     bad = [
@@ -243,7 +244,7 @@ def _observe(
             "hazard": np.concatenate([np.full(len(p[0]), h) for p, h in bad]),
         }
     )
-    amount = amount.groupby(["day", "who"], as_index=False)["hazard"].sum()
+    amount = amount.groupby(["day", "who"])[["hazard"]].sum().reset_index()
 
     # a checkout is not a visit of its own: its last step comes 9 seconds before the order
     events = frames["events"]
@@ -280,7 +281,7 @@ def _observe(
 def _particles(
     config: ShopConfig, cal: Calendar, seen: _Seen, as_of: int, n_particles: int
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return order rates, session rates, frailties and log prior / proposal, each (n, particles)."""
+    """Return order rates, session rates, frailties, log(prior / proposal): (n, particles) each."""
     from scipy.special import gammaln
 
     n, third = len(seen.entry_day), -(-n_particles // 3)
