@@ -52,6 +52,7 @@ TRUSTED_TYPES: tuple[str, ...] = (
     "ml.estimators.SelectFeatures",
     "ml.estimators.SignedLog",
     "numpy.dtype",
+    "numpy.log1p",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.tree._tree.Tree",
@@ -197,28 +198,110 @@ def register(
 
     The new version becomes `challenger`, and `champion` too where the training decided so.
     """
-    import mlflow
-    import pandas
-    import sklearn
-    import skops
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
 
     from ml.features import NULLABLE
 
-    client = _client(tracking_uri)
     columns: list[ColSpec | TensorSpec] = [
         ColSpec("double", f, required=f not in NULLABLE) for f in result.features
     ]
     output = Schema([TensorSpec(np.dtype("float64"), (-1, 2))])
+    version = _store(
+        tracking_uri,
+        name,
+        result.model,
+        run_id,
+        {
+            **tags,
+            "recipe": result.chosen,
+            "last_matured_date": result.last_matured_date.isoformat(),
+            "horizon_days": str(result.horizon_days),
+            "data_digest": result.data_digest,
+            **{f"threshold_{k}": f"{v:.6f}" for k, v in result.thresholds.as_dict().items()},
+        },
+        signature=ModelSignature(inputs=Schema(columns), outputs=output),
+        pyfunc_predict_fn="predict_proba",
+    )
+    _client(tracking_uri).set_registered_model_alias(name, CHALLENGER, str(version))
+    if result.decision.promote:
+        promote(tracking_uri, name, version, result.decision.reason)
+    return resolve(tracking_uri, name, version)
+
+
+def register_estimator(
+    tracking_uri: str,
+    name: str,
+    estimator: Any,
+    *,
+    run_name: str,
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float],
+    documents: Mapping[str, str],
+    reason: str,
+    experiment: str = EXPERIMENT,
+) -> ModelRef:
+    """Log and register a model that no comparison chose, and make it champion.
+
+    tags: must name `recipe` and `last_matured_date`. documents: JSON texts by file name that are
+    part of the model (what its clusters mean, say); their hashes are kept with the version.
+    """
+    client = _client(tracking_uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        raise ModelError(f"experiment {experiment!r} does not exist: call initialise() first")
+    run_id = client.create_run(
+        found.experiment_id, tags={**tags, "kind": name}, run_name=run_name
+    ).info.run_id
+    for metric, value in metrics.items():
+        client.log_metric(run_id, metric, value)
+    hashes = {}
+    for file, text in documents.items():
+        client.log_text(run_id, text, file)
+        hashes[f"{_SHA256}_{file}"] = hashlib.sha256(text.encode()).hexdigest()
+    version = _store(tracking_uri, name, estimator, run_id, {"horizon_days": "0", **tags, **hashes})
+    client.set_terminated(run_id)
+    promote(tracking_uri, name, version, reason)
+    return resolve(tracking_uri, name, version)
+
+
+def load_document(ref: ModelRef, file: str) -> str:
+    """Return a document that was registered with a model, after its hash was checked.
+
+    Raises:
+        ModelError: it is missing or not the one that was registered.
+    """
+    client = _client(ref.tracking_uri)
+    content = _read(ref.tracking_uri, f"{client.get_run(ref.run_id).info.artifact_uri}/{file}")
+    if hashlib.sha256(content).hexdigest() != ref.tags.get(f"{_SHA256}_{file}"):
+        raise ModelError(
+            f"{file} of model {ref.name!r} version {ref.version} is not the file that was "
+            "registered; restore the artifact or roll back to an earlier version"
+        )
+    return content.decode()
+
+
+def _store(
+    tracking_uri: str,
+    name: str,
+    estimator: Any,
+    run_id: str,
+    tags: Mapping[str, str],
+    **how: Any,
+) -> int:
+    """Log an estimator as skops under a run, register it with its hash; return the version."""
+    import mlflow
+    import pandas
+    import sklearn
+    import skops
+
+    client = _client(tracking_uri)
     with _fluent(tracking_uri), mlflow.start_run(run_id=run_id):
         info = mlflow.sklearn.log_model(
-            result.model,
+            estimator,
             name="model",
             serialization_format="skops",
             skops_trusted_types=list(TRUSTED_TYPES),
-            signature=ModelSignature(inputs=Schema(columns), outputs=output),
-            pyfunc_predict_fn="predict_proba",
             # given, since inferring them starts a process and takes 7 s
             pip_requirements=[
                 f"scikit-learn=={sklearn.__version__}",
@@ -226,6 +309,7 @@ def register(
                 f"numpy=={np.__version__}",
                 f"pandas=={pandas.__version__}",
             ],
+            **how,
         )
     location = client.get_logged_model(info.model_id).artifact_location
     content = _read(tracking_uri, f"{location}/{_MODEL_FILE}")
@@ -238,20 +322,9 @@ def register(
             source=info.model_uri,
             run_id=run_id,
             model_id=info.model_id,
-            tags={
-                **tags,
-                _SHA256: hashlib.sha256(content).hexdigest(),
-                "recipe": result.chosen,
-                "last_matured_date": result.last_matured_date.isoformat(),
-                "horizon_days": str(result.horizon_days),
-                "data_digest": result.data_digest,
-                **{f"threshold_{k}": f"{v:.6f}" for k, v in result.thresholds.as_dict().items()},
-            },
+            tags={**tags, _SHA256: hashlib.sha256(content).hexdigest()},
         )
-    client.set_registered_model_alias(name, CHALLENGER, version.version)
-    if result.decision.promote:
-        promote(tracking_uri, name, int(version.version), result.decision.reason)
-    return resolve(tracking_uri, name, int(version.version))
+    return int(version.version)
 
 
 def resolve(tracking_uri: str, name: str, which: str | int = CHAMPION) -> ModelRef:
