@@ -488,7 +488,7 @@ class _Loader:
             else:
                 source = table.column(column.name)
                 values.append(f"{parsed(source, reader.kinds[source.name])} AS {quoted}")
-                delivered.append(f'{quoted} IS NOT NULL AS "in {source.name}"')
+                delivered.append(f'{quoted} IS NOT NULL AS "has {source.name}"')
                 bad += judgements(source)
                 payload.append(f"'{source.name}': CAST(c.{quoted} AS VARCHAR)")
         columns = ", ".join(_quoted([c.name for c in content_columns(table)]))

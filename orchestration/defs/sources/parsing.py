@@ -45,9 +45,12 @@ def literal(text: str) -> str:
 
 
 def judgements(column: SourceColumn) -> list[str]:
-    """WHEN clauses that give 'column: reason' for a row whose value breaks the contract."""
-    value, delivered = f'"{column.name}"', f'"in {column.name}"'
-    tests = [(f"{value} IS NULL AND {delivered} IS NOT NULL", _MISFIT[column.type])]
+    """WHEN clauses that give 'column: reason' for a row whose value breaks the contract.
+
+    They read the typed value as `x`, and whether anything was delivered as `has x`.
+    """
+    value = f'"{column.name}"'
+    tests = [(f'{value} IS NULL AND "has {column.name}"', _MISFIT[column.type])]
     if column.required:
         tests.append((f"{value} IS NULL", "is missing"))
     if column.allowed:
