@@ -156,15 +156,13 @@ def order_keys(customer_key: Keys, day: NDArray | int, sequence: NDArray | int) 
 class Log:
     """What happened, ordered by day and customer: orders, browsing sessions, and stages.
 
-    `order_cause` is the position of the contact that caused an order, or -1. `stages` holds the
-    stage of every customer at the beginning of the days asked for, `contact_stage` that of each
+    `stages` holds the stage of every customer at the beginning of the days asked for, `contact_stage` that of each
     contact's customer at the beginning of its day, `annoyed` whether the contact annoyed.
     """
 
     order_customer: NDArray[np.int64]
     order_day: NDArray[np.int64]
     order_sequence: NDArray[np.int64]
-    order_cause: NDArray[np.int64]
     session_customer: NDArray[np.int64]
     session_day: NDArray[np.int64]
     contact_stage: NDArray[np.int64]
@@ -266,20 +264,19 @@ def live(
         probability = -np.expm1(-rate)
         probability[arriving] = config.first_order_rate
         bought = uniform(key, Stream.ORDER, day) < probability
-        cause = np.full(len(key), -1) if low < high else None
-        if cause is not None:
+        won_back = np.zeros(0, np.int64)
+        if low < high:
             who = contacts.customer[low:high]
             extra = pull[low:high] * weights[day - contacts.day[low:high] - 1]
             extra = extra * _RESPONSE_BY_STAGE[stage[who]]
             v = uniform(key[who], Stream.RESPONSE, day, contacts.campaign_key[low:high])
             responds = np.flatnonzero((v < -np.expm1(-extra)) & ~bought[who])
-            cause[who[responds]] = low + responds
-            bought[who[responds]] = True
+            won_back = who[responds]
+            bought[won_back] = True
         who = np.flatnonzero(bought)
         hazard = config.hazard_day + state.due[:, day % RING]
         state.due[:, day % RING] = 0.0
         if len(who):
-            why = cause[who] if cause is not None else np.full(len(who), -1)
             order_key = order_keys(key[who], day, 0)
             what = fate(config, order_key)
             again = ~what.is_cancelled & (
@@ -287,11 +284,11 @@ def live(
             )
             hazard[who] += config.hazard_order * ~what.is_cancelled
             _bring(config, state, who, day, what)
-            orders.append((who, np.full(len(who), day), np.zeros(len(who), int), why))
+            orders.append((who, np.full(len(who), day), np.zeros(len(who), int)))
             if again.any():
                 two = who[again]
                 _bring(config, state, two, day, fate(config, order_keys(key[two], day, 1)))
-                orders.append((two, np.full(len(two), day), np.ones(len(two), int), why[again]))
+                orders.append((two, np.full(len(two), day), np.ones(len(two), int)))
 
         if day >= sessions_from:
             browsing = customers.session_rate * (cal.factor(day) * browse_factor[stage])
@@ -311,8 +308,7 @@ def live(
         is_over = (stage == FADING) & (uniform(key, Stream.FADE, day) < fade)
         stage[leaves] = FADING
         stage[is_over] = GONE
-        if cause is not None:
-            stage[cause >= 0] = ENGAGED
+        stage[won_back] = ENGAGED
         if on_day is not None:
             on_day(day)
 
@@ -321,11 +317,9 @@ def live(
             return [np.zeros(0, np.int64) for _ in range(n)]
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
-    customer, ordered, sequence, causes = columns(orders, 4)
+    customer, ordered, sequence = columns(orders, 3)
     visitor, visited = columns(sessions, 2)
-    return Log(
-        customer, ordered, sequence, causes, visitor, visited, contact_stage, annoyed, stages
-    )
+    return Log(customer, ordered, sequence, visitor, visited, contact_stage, annoyed, stages)
 
 
 def _bring(config: ShopConfig, state: State, who: NDArray, day: int, what: Fate) -> None:

@@ -65,7 +65,7 @@ class Customers:
         return Customers(**arrays)
 
 
-def frailty_factor(config: ShopConfig, channel: NDArray[np.int64]) -> Floats:
+def frailty_factor(channel: NDArray[np.int64]) -> Floats:
     """Return the part of frailty that can be seen: the factor of the acquisition channel."""
     return FRAILTY_BY_CHANNEL[channel]
 
@@ -111,7 +111,7 @@ def customers_until(config: ShopConfig, cal: Calendar, end_day: int) -> Customer
     order_rate = np.maximum(order_rate, 1e-7)
     order_rate *= np.where(is_business, BUSINESS_ORDER_FACTOR, 1.0)
     luck = gamma(draw(3), config.frailty_shape)
-    frailty = luck * frailty_factor(config, channel)
+    frailty = luck * frailty_factor(channel)
     session_rate = session_rate_given(config, order_rate) * gamma(
         draw(4), config.session_rate_shape
     )

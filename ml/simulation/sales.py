@@ -75,7 +75,6 @@ class Sales:
     # orders, ordered by (customer, time, sequence)
     customer: Ints
     day: Ints
-    cause: Ints
     key: Keys
     ordered_us: Ints
     cancelled_us: Ints
@@ -133,7 +132,7 @@ def sell(
 
     order = np.lexsort((log.order_sequence, ordered_us, log.order_customer))
     key, ordered_us, customer = key[order], ordered_us[order], log.order_customer[order]
-    day, cause = log.order_day[order], log.order_cause[order]
+    day = log.order_day[order]
     what = fate(config, key)
     delivered_us = np.where(
         what.delivery_days >= 0,
@@ -177,7 +176,6 @@ def sell(
     return Sales(
         customer=customer,
         day=day,
-        cause=cause,
         key=key,
         ordered_us=ordered_us,
         cancelled_us=np.where(what.is_cancelled & ~by_lines, cancel_us, NAT),

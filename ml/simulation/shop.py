@@ -99,7 +99,6 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     },
 }  # fmt: skip
 
-_HOUR_US = 3_600 * SECOND_US
 _LATE_SYNC_DAYS = 4  # an app that was offline sends its events within this
 _SPILL_DAYS = _LATE_SYNC_DAYS + 2  # how far events of a session may reach beyond its day
 _OPEN_DAYS = 3  # within which an e-mail is opened, if at all

@@ -274,7 +274,7 @@ def _observe(
         hazard=amount["hazard"].to_numpy(),
         entry_day=entry,
         prior_order_rate=rate,
-        prior_frailty=frailty_factor(config, channel),
+        prior_frailty=frailty_factor(channel),
     )
 
 

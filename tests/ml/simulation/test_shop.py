@@ -310,7 +310,7 @@ def test_days_are_those_of_the_shop(zone: str) -> None:
     config = ShopConfig(n_customers=150, n_products=16, timezone=zone, first_day=date(2018, 9, 1))
     end = date(2018, 12, 1)
     whole = simulate(config, config.first_day, end)
-    seen = []
+    seen: list[date] = []
     on = simulate(config, date(2018, 11, 4), date(2018, 11, 5), on_progress=seen.append)
     local = (
         on["orders"]
