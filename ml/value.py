@@ -6,7 +6,7 @@ probability that the customer does (ml.scoring); their product is the margin at 
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 from math import fsum
 
 import numpy as np
@@ -90,6 +90,18 @@ def expected_margin(
         },
         index=customers.index,
     )
+
+
+def margin_at_risk(churn_probability: pd.Series, expected_margin_amount: pd.Series) -> list[Decimal]:
+    """Return probability times expected margin, 4 decimal places.
+
+    In decimals and not in doubles, so that the product of the published numbers is the published
+    product to the last digit.
+    """
+    return [
+        (Decimal(f"{p:.6f}") * amount).quantize(Decimal("0.0001"), ROUND_HALF_EVEN)
+        for p, amount in zip(churn_probability, expected_margin_amount, strict=True)
+    ]
 
 
 def _floats(column: pd.Series) -> np.ndarray:

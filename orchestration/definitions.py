@@ -6,6 +6,7 @@ and override what they need. Stages stand below in the order in which data flows
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,7 @@ def build_defs(
     shop: Shop | None = None,
     manifest: Mapping[str, Any] | None = None,
     resources: Mapping[str, Any] | None = None,
+    loggers: Mapping[str, dg.LoggerDefinition] | None = None,
 ) -> dg.Definitions:
     """Assemble the platform.
 
@@ -42,8 +44,12 @@ def build_defs(
             the graph can be looked at and validated before any data is there.
         manifest: dbt's manifest; default: the prepared one.
         resources: replace the resources, by key.
+        loggers: replace Dagster's console logger.
     """
     silence_libraries()
+    # Known and accepted: docs/decisions/0012 lists the beta and preview features in use.
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    warnings.filterwarnings("ignore", category=dg.PreviewWarning)
     settings = settings or Settings()
     shop = shop or _shop(settings)
     contract = load_contract()
@@ -60,10 +66,11 @@ def build_defs(
             *campaign_assets(days),
         ],
         asset_checks=platform_checks(),
-        jobs=jobs(days),
+        jobs=jobs(days, loggers),
         schedules=schedules(days) if settings.has_schedules else [],
         sensors=sensors() if settings.has_schedules else [],
         resources={"platform": Platform(root=str(settings.home.resolve())), **(resources or {})},
+        loggers=loggers,
         executor=dg.in_process_executor,
     )
 

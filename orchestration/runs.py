@@ -4,8 +4,6 @@ What belongs here: opening the instance, tagging a run so that a later start can
 process still lives, and printing progress. What does not: what a job does.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 import time
@@ -39,20 +37,29 @@ class Progress(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one line."""
         meta = getattr(record, "dagster_meta", None) or {}
-        if meta.get("dagster_event") is not None:
-            return
-        text = meta.get("orig_message") or record.getMessage()
-        print(f"  {time.monotonic() - self.started:6.1f} s  {text}", flush=True)
+        if meta.get("dagster_event") is None:
+            text = meta.get("orig_message") or record.getMessage()
+            print(f"  {time.monotonic() - self.started:6.1f} s  {text}", flush=True)
+
+
+def _console() -> dg.LoggerDefinition:
+    @dg.logger(description="one line per thing that an asset reports")
+    def console(_: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger("holdfast", logging.INFO)
+        logger.addHandler(Progress())
+        return logger
+
+    return console
 
 
 def run_job(
-    home: Home,
+    home: "Home",
     name: str,
     *,
     start: date | None = None,
     end: date | None = None,
-    config: Mapping[str, Any] | None = None,
-    tags: Mapping[str, str] | None = None,
+    config: "Mapping[str, Any] | None" = None,
+    tags: "Mapping[str, str] | None" = None,
     settings: Settings | None = None,
 ) -> str:
     """Run job `name` for one partition, a range, or none; return the run's id.
@@ -64,7 +71,7 @@ def run_job(
     with open_instance(home) as instance:
         for run_id in reconcile(instance):
             print(f"  cleared run {run_id[:8]}, whose process is gone", flush=True)
-        definitions = build_defs(settings, shop=home.shop)
+        definitions = build_defs(settings, shop=home.shop, loggers={"console": _console()})
         job = definitions.resolve_job_def(name)
         run_tags = {**process_tags(), **(tags or {})}
         partition = None
@@ -73,40 +80,25 @@ def run_job(
             run_tags["dagster/asset_partition_range_end"] = end.isoformat()
         elif start is not None:
             partition = start.isoformat()
-        with _progress():
-            result = job.execute_in_process(
-                instance=instance,
-                partition_key=partition,
-                tags=run_tags,
-                run_config=dict(config or {}),
-                raise_on_error=False,
-            )
+        result = job.execute_in_process(
+            instance=instance,
+            partition_key=partition,
+            tags=run_tags,
+            run_config={"loggers": {"console": {}}, **(config or {})},
+            raise_on_error=False,
+        )
         if not result.success:
             raise RunFailedError(_why(result))
         return result.run_id
 
 
 def run_days(
-    home: Home, start: date, end: date, *, rescore: bool = False, settings: Settings | None = None
+    home: "Home", start: date, end: date, *, rescore: bool = False, settings: Settings | None = None
 ) -> str:
     """Materialise the daily job for a day or a range, in one run."""
     home.shop.days(start, end)
     tags = {RESCORE_TAG: "true"} if rescore else {}
     return run_job(home, "daily", start=start, end=end, tags=tags, settings=settings)
-
-
-class _progress:  # noqa: N801  reads as a statement where it is used
-    def __enter__(self) -> None:
-        self.handler = Progress()
-        self.logger = logging.getLogger("dagster")
-        self.level, self.propagate = self.logger.level, self.logger.propagate
-        self.others = list(self.logger.handlers)
-        self.logger.handlers = [self.handler]
-        self.logger.propagate = False
-
-    def __exit__(self, *_: object) -> None:
-        self.logger.handlers = self.others
-        self.logger.propagate = self.propagate
 
 
 def _why(result: dg.ExecuteInProcessResult) -> str:
@@ -126,3 +118,32 @@ def say(text: str) -> None:
     """Print a heading of a longer command."""
     print(f"\n{text}", flush=True)
     sys.stdout.flush()
+
+
+def run_history(home: "Home", end: date, every_days: int = 14, start: date | None = None) -> str:
+    """Build features and labels of past days, `every_days` apart, in one run."""
+    config = {
+        "end": end.isoformat(),
+        "every_days": every_days,
+        "start": start.isoformat() if start else "",
+    }
+    return run_job(home, "history", config={"ops": {"build_history": {"config": config}}})
+
+
+def run_training(home: "Home", as_of: date | None = None) -> str:
+    """Train, compare and register the models as of a day."""
+    config = {"config": {"as_of": as_of.isoformat() if as_of else ""}}
+    ops = {name: config for name in ("models__churn", "models__customer_segments")}
+    return run_job(home, "training", config={"ops": ops})
+
+
+def rebuild_stale(home: "Home") -> list[date]:
+    """Build the published days again that late data restates; return them."""
+    from orchestration.defs.mart.stale import ranges, stale_days
+    from orchestration.resources.platform import Platform
+
+    platform = Platform(root=str(home.root))
+    stale = stale_days(platform)
+    for start, end, _ in ranges(stale):
+        run_days(home, start, end)
+    return sorted(stale)

@@ -4,8 +4,6 @@ What belongs here: staleness of published days, and that rows, customers and mon
 the stages. What one partition must look like is audited before it is published (`daily.py`).
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -61,7 +59,7 @@ def platform_checks() -> list[dg.AssetChecksDefinition]:
     return [no_stale_days, reconciles]
 
 
-def disagreement(platform: Platform, day: date) -> str | None:
+def disagreement(platform: Platform, day: "date") -> str | None:
     """Return how the published tables of `day` disagree about customers, or None.
 
     Scores cover the population, which is what customer_status calls active; segments cover

@@ -5,9 +5,8 @@ of one day" into an asset that stages, audits, publishes and reports each of its
 metadata it reports. What does not: what any one table contains.
 """
 
-from __future__ import annotations
-
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,6 @@ from orchestration.resources.platform import Platform
 from orchestration.resources.warehouse import POOL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
     import pandas as pd
     import pyarrow as pa
 
@@ -43,7 +40,7 @@ FRESH = dg.FreshnessPolicy.time_window(
 RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
 
 
-def daily_partitions(shop: Shop, today: date | None = None) -> dg.DailyPartitionsDefinition:
+def daily_partitions(shop: "Shop", today: date | None = None) -> dg.DailyPartitionsDefinition:
     """Return one partition a day of the shop, in its own time zone, up to its last day."""
     end = shop.last_day or today
     return dg.DailyPartitionsDefinition(
@@ -67,7 +64,7 @@ def mart_key(name: str) -> dg.AssetKey:
 class Made:
     """The rows of one day, and where they come from."""
 
-    frame: pd.DataFrame | pa.Table
+    frame: "pd.DataFrame | pa.Table"
     generation: int
     inputs: dict[str, str] = field(default_factory=dict)
     model_version: str | None = None
@@ -102,7 +99,7 @@ def days_of(context: dg.AssetExecutionContext) -> list[date]:
     return sorted(date.fromisoformat(key) for key in context.partition_keys)
 
 
-def column_schema(table: Table) -> dg.TableSchema:
+def column_schema(table: "Table") -> dg.TableSchema:
     """Return the declared columns as Dagster shows them."""
     return dg.TableSchema(
         columns=[
@@ -118,7 +115,7 @@ def column_schema(table: Table) -> dg.TableSchema:
 
 
 def daily_asset(
-    table: Table,
+    table: "Table",
     partitions: dg.DailyPartitionsDefinition,
     *,
     deps: Sequence[dg.AssetKey | dg.AssetDep],
@@ -176,7 +173,7 @@ def daily_asset(
 def publish_days(
     context: dg.AssetExecutionContext,
     platform: Platform,
-    table: Table,
+    table: "Table",
     make: Callable[[Run, date], Made],
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
     """Make, stage, audit and publish each day of this run, and report each."""
@@ -186,7 +183,7 @@ def publish_days(
     key = lake_key(table.name)
     reported: dict[date, dict[str, Any]] = {}
     bad: dict[date, str] = {}
-    verdicts: list[tuple[date, Outcome]] = []
+    verdicts: "list[tuple[date, Outcome]]" = []
     crashed: Exception | None = None
     for number, day in enumerate(run.days, start=1):
         started = time.perf_counter()
@@ -236,7 +233,7 @@ def publish_days(
     yield dg.MaterializeResult(asset_key=key)
 
 
-def _facts(outcome: Outcome, seconds: float) -> dict[str, Any]:
+def _facts(outcome: "Outcome", seconds: float) -> dict[str, Any]:
     publication = outcome.publication
     assert publication is not None
     facts: dict[str, Any] = {
@@ -259,8 +256,8 @@ def _facts(outcome: Outcome, seconds: float) -> dict[str, Any]:
 
 
 def _check(
-    table: Table,
-    verdicts: Sequence[tuple[date, Outcome]],
+    table: "Table",
+    verdicts: "Sequence[tuple[date, Outcome]]",
     bad: Mapping[date, str],
     platform: Platform,
 ) -> dg.AssetCheckResult:

@@ -6,8 +6,7 @@ run a day would pay the fixed costs of dbt and of a run 40 times, so this op bui
 for in one dbt invocation per table and reports each partition that it published.
 """
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,7 @@ class HistoryConfig(dg.Config):
 
 
 def history_days(
-    shop: Shop, end: date, every_days: int, start: date | None = None
+    shop: "Shop", end: date, every_days: int, start: date | None = None
 ) -> tuple[list[date], list[date]]:
     """Return the snapshots to build features of, and the days on which their labels mature.
 
@@ -48,8 +47,8 @@ def history_days(
     return snapshots, [day + timedelta(days=shop.horizon_days) for day in snapshots]
 
 
-def history_job() -> dg.JobDefinition:
-    """Return the job `history`."""
+def history_job(loggers: Mapping[str, dg.LoggerDefinition] | None = None) -> dg.JobDefinition:
+    """Return the job `history`; a job of ops takes its loggers here and not from the rest."""
 
     @dg.op(
         pool=POOL,
@@ -80,7 +79,8 @@ def history_job() -> dg.JobDefinition:
         refused = []
         for name, days, select in (
             ("customer_features", snapshots, ["+customer_features"]),
-            ("churn_labels", matured, ["churn_labels"]),
+            ("churn_labels", matured, ["+churn_labels"]),
+            ("customer_status", [date.fromisoformat(config.end)], ["+customer_status"]),
         ):
             table = mart_tables()[name]
             context.log.info(f"{name}: {len(days)} days, {days[0]} .. {days[-1]}, in one dbt run")
@@ -112,6 +112,7 @@ def history_job() -> dg.JobDefinition:
 
     @dg.job(
         name="history",
+        logger_defs=dict(loggers) if loggers else None,
         description="Features and labels of past days, so that a new home can be trained.",
     )
     def history() -> None:

@@ -4,18 +4,12 @@ What belongs here: which assets run together and when. The daily chain has a har
 one job (blocking checks hold only within one run), not a set of automation conditions.
 """
 
-from __future__ import annotations
-
-from datetime import date, timedelta
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
 from orchestration.defs.history import history_job
 from orchestration.resources.platform import Platform
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DAILY = "daily"
 TRAINING = "training"
@@ -24,7 +18,10 @@ DAILY_SELECTION = dg.AssetSelection.groups("sources", "mart", "scores", "segment
 TRAINING_SELECTION = dg.AssetSelection.groups("models")
 
 
-def jobs(partitions: dg.DailyPartitionsDefinition) -> list[dg.JobDefinition]:
+def jobs(
+    partitions: dg.DailyPartitionsDefinition,
+    loggers: Mapping[str, dg.LoggerDefinition] | None = None,
+) -> list[dg.JobDefinition]:
     """Return the jobs: the day, the training, and the history a new home is trained on."""
     return [
         dg.define_asset_job(
@@ -38,7 +35,7 @@ def jobs(partitions: dg.DailyPartitionsDefinition) -> list[dg.JobDefinition]:
             TRAINING_SELECTION,
             description="Train, compare and register the models on all matured labels.",
         ),
-        history_job(),
+        history_job(loggers),
     ]
 
 
@@ -82,9 +79,10 @@ def sensors() -> list[dg.SensorDefinition]:
     def stale_days(
         context: dg.SensorEvaluationContext, platform: Platform
     ) -> Iterator[dg.RunRequest]:
+        from orchestration.defs.mart.stale import ranges
         from orchestration.defs.mart.stale import stale_days as find
 
-        for start, end, generation in _ranges(find(platform)):
+        for start, end, generation in ranges(find(platform)):
             yield dg.RunRequest(
                 run_key=f"stale-{start}-{end}-{generation}",
                 tags={
@@ -95,12 +93,3 @@ def sensors() -> list[dg.SensorDefinition]:
 
     return [stale_days]
 
-
-def _ranges(stale: dict[date, int]) -> Iterator[tuple[date, date, int]]:
-    days = sorted(stale)
-    start = None
-    for number, day in enumerate(days):
-        start = start or day
-        if number + 1 == len(days) or days[number + 1] != day + timedelta(days=1):
-            yield start, day, max(stale[d] for d in days if start <= d <= day)
-            start = None

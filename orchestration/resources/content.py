@@ -7,6 +7,7 @@ not: where the result is written.
 from __future__ import annotations
 
 import hashlib
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,6 +141,8 @@ def _zero(type_: pa.DataType) -> pa.Scalar:
         return pa.scalar(False, type_)
     if pa.types.is_date32(type_):
         return pa.scalar(0, pa.int32()).cast(type_)
+    if pa.types.is_decimal(type_):
+        return pa.scalar(Decimal(0), type_)
     return pa.scalar(0, pa.int64()).cast(type_)
 
 

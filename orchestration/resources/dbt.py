@@ -108,7 +108,6 @@ class Dbt:
         return results
 
     def _invoke(self, arguments: list[str]) -> list[NodeResult]:
-        from dbt.adapters.factory import reset_adapters
         from dbt.cli.main import dbtRunner
 
         self.home.dbt_target.mkdir(parents=True, exist_ok=True)
@@ -130,7 +129,7 @@ class Dbt:
                     ["--quiet", "--no-write-json", *arguments, *flags]
                 )
         finally:
-            reset_adapters()  # closes DuckDB: another process may be waiting for it
+            _close()
         if done.exception is not None:
             raise DbtError(f"dbt {arguments[0]}: {done.exception}") from done.exception
         return [
@@ -148,7 +147,6 @@ class Dbt:
 @cache
 def _parsed() -> Any:
     """Parse once a process, with variables that never change, so that the partial parse holds."""
-    from dbt.adapters.factory import reset_adapters
     from dbt.cli.main import dbtRunner
 
     os.environ.setdefault("HOLDFAST_WAREHOUSE", ":memory:")
@@ -169,10 +167,26 @@ def _parsed() -> Any:
                 str(MANIFEST.parent / "logs"),
             ]
         )
-    reset_adapters()
+    _close()
     if done.exception is not None or not done.success:
         raise DbtError(f"dbt parse failed: {done.exception}")
     return done.result
+
+
+def _close() -> None:
+    """Close DuckDB: another process, or this one with another configuration, waits for it.
+
+    dbt-duckdb keeps one environment for the life of the process; forgetting the adapters, or
+    `close_all_connections`, leaves its database open.
+    """
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+    from dbt.adapters.factory import reset_adapters
+
+    reset_adapters()
+    environment = DuckDBConnectionManager._ENV
+    if environment is not None:
+        environment.close()
+        DuckDBConnectionManager.close_all_connections()
 
 
 def prepare_manifest() -> Path:

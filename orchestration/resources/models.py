@@ -165,15 +165,18 @@ COLUMNS = {
     "top_decile_lift": "top-decile lift",
     "brier": "Brier",
     "ece": "ECE",
-    "accuracy": "accuracy",
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
+    "accuracy_at_capacity": "accuracy",
+    "precision_at_capacity": "precision",
+    "recall_at_capacity": "recall",
+    "f1_at_capacity": "F1",
 }
 
 
 def comparison(result: TrainingResult) -> str:
-    """Return the candidates as a Markdown table, best first; all on the same out-of-time rows."""
+    """Return the candidates as a Markdown table, best first; all on the same out-of-time rows.
+
+    Accuracy, precision, recall and F1 are at the threshold by capacity.
+    """
     lines = [
         "| candidate | " + " | ".join(COLUMNS.values()) + " | fit s | gates |",
         "| --- |" + " --- |" * (len(COLUMNS) + 2),

@@ -41,7 +41,6 @@ class Warehouse:
                 "threads": self.threads,
                 "autoinstall_known_extensions": "false",
                 "autoload_known_extensions": "false",
-                "TimeZone": "UTC",
             },
         )
         try:

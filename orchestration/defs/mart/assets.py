@@ -5,9 +5,8 @@ candidates. The SQL is in `dbt_project/`. The mart holds exactly the days asked 
 those are, and of which load, is written beside it, so that nobody publishes a day that is not there.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -29,7 +28,6 @@ from orchestration.resources.warehouse import POOL
 from orchestration.tables import mart_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
     from datetime import date
 
     from dagster_dbt import DbtProject
@@ -51,7 +49,7 @@ class Translator(DagsterDbtTranslator):
     """Keys mirror storage: `raw/orders`, `staging/stg_orders`, `mart/customer_features`."""
 
     def get_asset_spec(
-        self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
+        self, manifest: Mapping[str, Any], unique_id: str, project: "DbtProject | None"
     ) -> dg.AssetSpec:
         """Return dbt's own spec with our key, group, owner and freshness."""
         spec = super().get_asset_spec(manifest, unique_id, project)
@@ -97,8 +95,8 @@ def mart_assets(
 
 
 def build_mart(
-    platform: Platform, days: Sequence[date], run_id: str, select: Sequence[str] = ()
-) -> list[NodeResult]:
+    platform: Platform, days: "Sequence[date]", run_id: str, select: Sequence[str] = ()
+) -> "list[NodeResult]":
     """Build the mart of `days` in one dbt invocation and note which days it holds, of which load.
 
     The note is taken away first and written last: a crash in between leaves no day that looks
@@ -123,7 +121,7 @@ def build_mart(
     return results
 
 
-def export(platform: Platform, table: Table, days: Sequence[date]) -> dict[date, Made]:
+def export(platform: Platform, table: "Table", days: "Sequence[date]") -> "dict[date, Made]":
     """Return the candidates of `days` from the mart. Call it under the pool.
 
     Raises:
@@ -148,7 +146,7 @@ def export(platform: Platform, table: Table, days: Sequence[date]) -> dict[date,
     return {day: Made(content[day], held[day]) for day in days}
 
 
-def _published(table: Table, partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
+def _published(table: "Table", partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
     @daily_asset(
         table,
         partitions,
@@ -159,8 +157,8 @@ def _published(table: Table, partitions: dg.DailyPartitionsDefinition) -> dg.Ass
         kinds={"deltalake"},
         opens_warehouse=True,
     )
-    def publish(run: Run, day: date) -> Made:
-        exported: dict[date, Made] = run.once(
+    def publish(run: Run, day: "date") -> Made:
+        exported: "dict[date, Made]" = run.once(
             "export", lambda: export(run.platform, table, run.days)
         )
         made = exported.pop(day)
@@ -170,16 +168,19 @@ def _published(table: Table, partitions: dg.DailyPartitionsDefinition) -> dg.Ass
 
 
 def _report(
-    results: Sequence[NodeResult], manifest: Mapping[str, Any], assets: dg.AssetsDefinition
+    results: "Sequence[NodeResult]", manifest: Mapping[str, Any], assets: dg.AssetsDefinition
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
     translator = Translator()
     checks = {
         (spec.metadata or {}).get("dagster_dbt/unique_id", spec.name): spec.key
         for spec in assets.check_specs
     }
-    for result in results:
-        node = manifest["nodes"].get(result.unique_id)
-        if node is None:
+    # Dagster wants the assets of one step in topological order; dbt finishes in any.
+    parents = {r.unique_id: manifest["parent_map"].get(r.unique_id, []) for r in results}
+    by_id = {r.unique_id: r for r in results}
+    for unique_id in TopologicalSorter(parents).static_order():
+        node, result = manifest["nodes"].get(unique_id), by_id.get(unique_id)
+        if node is None or result is None:
             continue
         if node["resource_type"] == "model":
             key = translator.get_asset_spec(manifest, result.unique_id, None).key

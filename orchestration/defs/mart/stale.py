@@ -7,11 +7,13 @@ without one counts from its business day on, so every published day from there o
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from orchestration.tables import mart_tables
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import date
 
     from orchestration.resources.platform import Platform
@@ -28,8 +30,8 @@ def stale_days(platform: Platform) -> dict[date, int]:
     """
     with platform.warehouse.connect() as connection:
         loads = connection.execute(
-            "select load_sequence, min_unarrived_date from ops.load_files "
-            "where min_unarrived_date is not null order by load_sequence"
+            "select load_sequence, restated_from_date from ops.load_files "
+            "where restated_from_date is not null order by load_sequence"
         ).fetchall()
     stale: dict[date, int] = {}
     for name in SNAPSHOTS:
@@ -45,3 +47,13 @@ def stale_days(platform: Platform) -> dict[date, int]:
             if later:
                 stale[day] = max(later)
     return stale
+
+def ranges(stale: dict[date, int]) -> Iterator[tuple[date, date, int]]:
+    """Yield runs of consecutive days as (first, last, newest load that restates them)."""
+    days = sorted(stale)
+    start = None
+    for number, day in enumerate(days):
+        start = start or day
+        if number + 1 == len(days) or days[number + 1] != day + timedelta(days=1):
+            yield start, day, max(stale[d] for d in days if start <= d <= day)
+            start = None

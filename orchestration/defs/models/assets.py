@@ -4,8 +4,6 @@ What belongs here: reading what had matured, calling `ml`, logging to MLflow, th
 assets are not partitioned: a training is as of a day, and says which.
 """
 
-from __future__ import annotations
-
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -50,7 +48,7 @@ def as_of_day(config: TrainingConfig, published: list[date], what: str) -> date:
     return wanted or usable[-1]
 
 
-def training_frame(platform: Platform, as_of: date) -> pd.DataFrame:
+def training_frame(platform: Platform, as_of: date) -> "pd.DataFrame":
     """Return features joined with the labels that had matured by the end of `as_of`.
 
     Snapshots are thinned to the training step before anything is read, so a year of daily

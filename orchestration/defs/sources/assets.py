@@ -4,8 +4,7 @@ What belongs here: the two layers of assets, and `take_in`, which the history jo
 file is read is in `loading.py`; what a table must look like is in `contract.yaml`.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -18,14 +17,12 @@ from orchestration.resources.platform import Platform
 from orchestration.resources.warehouse import POOL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     import pandas as pd
 
     from expectations.schema import ColumnType, Table
     from orchestration.defs.sources.loading import LoadReport
 
-RAW_TYPES: dict[str, ColumnType] = {
+RAW_TYPES: "dict[str, ColumnType]" = {
     "VARCHAR": "string",
     "INTEGER": "integer",
     "DECIMAL(18,4)": "decimal",
@@ -49,13 +46,13 @@ def raw_key(name: str) -> dg.AssetKey:
 class TakenIn:
     """What one load did."""
 
-    report: LoadReport
-    accounting: pd.DataFrame
+    report: "LoadReport"
+    accounting: "pd.DataFrame"
     generation: int
     refused: dict[str, str]  # raw table -> why its audit failed
 
 
-def raw_table(table: SourceTable) -> Table:
+def raw_table(table: SourceTable) -> "Table":
     """Return the declaration of `raw.<table>`, current rows only, as the audit needs it."""
     from expectations.schema import Column
     from expectations.schema import Table as Declaration
@@ -289,11 +286,11 @@ def raise_for(taken: TakenIn) -> None:
 COUNTS = ("rows_in", "loaded", "quarantined", "duplicates", "superseded")
 
 
-def _totals(rows: pd.DataFrame) -> dict[str, int]:
+def _totals(rows: "pd.DataFrame") -> dict[str, int]:
     return {name: int(rows[name].sum()) for name in COUNTS}
 
 
-def _by_day(rows: pd.DataFrame, days: Sequence[date]) -> dict[date, dict[str, Any]]:
+def _by_day(rows: "pd.DataFrame", days: Sequence[date]) -> dict[date, dict[str, Any]]:
     """Return the accounting of each business day, and flag a day without rows (it is legal)."""
     totals = rows.groupby("business_date")[list(COUNTS)].sum() if len(rows) else rows
     by_day = {}

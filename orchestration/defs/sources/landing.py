@@ -106,6 +106,8 @@ def _array(column: SourceColumn, values: Any) -> pa.Array:
             array = array.combine_chunks()
     if pa.types.is_dictionary(array.type):
         array = array.cast(array.type.value_type)
+    if column.type == "decimal" and pa.types.is_integer(array.type):
+        array = array.cast(pa.float64())  # Arrow refuses int64 as decimal(18, 4) unseen
     if column.type == "decimal" and pa.types.is_floating(array.type):
         return _decimal_of_float(array)
     if column.type == "string" and not (

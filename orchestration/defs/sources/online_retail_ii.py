@@ -29,7 +29,6 @@ Clock times are London's; they are written as instants.
 
 from __future__ import annotations
 
-import heapq
 from collections import defaultdict
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -293,7 +292,7 @@ def _link(cancellations: pd.DataFrame, lines: pd.DataFrame) -> tuple[pd.DataFram
             for place in by_pair.get((customer_id, code), ())
             if ordered[place] <= at and cancelled[place] < quantity[place]
         ]
-        queue = [
+        ranked = sorted(
             (
                 money[place] != price,
                 quantity[place] - cancelled[place] < units,
@@ -301,10 +300,10 @@ def _link(cancellations: pd.DataFrame, lines: pd.DataFrame) -> tuple[pd.DataFram
                 place,
             )
             for place in places
-        ]
-        heapq.heapify(queue)
-        while left > 0 and queue:
-            place = heapq.heappop(queue)[-1]
+        )
+        for *_, place in ranked:
+            if left <= 0:
+                break
             taken = min(left, quantity[place] - cancelled[place])
             cancelled[place] += taken
             times[place] += 1
