@@ -156,8 +156,9 @@ def order_keys(customer_key: Keys, day: NDArray | int, sequence: NDArray | int) 
 class Log:
     """What happened, ordered by day and customer: orders, browsing sessions, and stages.
 
-    `stages` holds the stage of every customer at the beginning of the days asked for, `contact_stage` that of each
-    contact's customer at the beginning of its day, `annoyed` whether the contact annoyed.
+    `stages` holds the stage of every customer at the beginning of the days asked for,
+    `contact_stage` that of each contact's customer at the beginning of its day, `annoyed` whether
+    the contact annoyed.
     """
 
     order_customer: NDArray[np.int64]
