@@ -126,6 +126,8 @@ def _render_validation(verdict: AuditResult, result: ExpectationSuiteValidationR
     document = rendered.to_json_dict()
     # Its Overview and Run Info repeat our head of the page in terms of the library's own files.
     document["sections"] = document["sections"][1:-1]
+    for section in document["sections"]:
+        section["content_blocks"] = section["content_blocks"][1:]  # a heading of its own
     return _page(
         "validation.j2", verdict=verdict, state=_state(verdict), day=_day(verdict), **document
     )

@@ -215,19 +215,23 @@ def _judge(counts: Mapping[str, int], rows: int) -> dict[str, Any]:
 
 
 def describe_counts(result: Mapping[str, Any]) -> str:
-    """`of 9000 rows, unexpected: silence_ratio: 3`, from the result of an expectation."""
+    """`silence_ratio: 3 of 9,000 rows`, from the result of an expectation."""
     unexpected = result.get("unexpected_columns")
     if unexpected is None:
         return str(result.get("observed_value", "--"))
     if not unexpected:
         return "nothing unexpected"
-    rows = result.get("element_count", 0)
+    rows = f"{result.get('element_count', 0):,} rows"
+    if set(unexpected) == {"batch"}:
+        return f"does not hold for the {rows}"
+    if set(unexpected) == {"rows"}:
+        return f"{unexpected['rows']:,} of {rows}"
     shown = [
-        label if label.endswith("missing)") else f"{label}: {count}"
+        label if label.endswith(")") else f"{label}: {count:,} of {rows}"
         for label, count in list(unexpected.items())[:10]
     ]
     more = f" and {len(unexpected) - 10} more" if len(unexpected) > 10 else ""
-    return f"of {rows} rows, unexpected: {', '.join(shown)}{more}"
+    return ", ".join(shown) + more
 
 
 def _sentence(expected: str, meta: Mapping[str, Any]) -> RenderedStringTemplateContent:
@@ -493,7 +497,7 @@ class ExpectColumnsToMatchDeclaration(_SchemaExpectation):
 
     @classmethod
     def _in_words(cls, arguments: Mapping[str, Any]) -> str:
-        return f"Exactly these columns, in this order: {_names(arguments['columns'], 100)}."
+        return f"Exactly these columns, in this order: {_names(arguments['columns'])}."
 
 
 class ExpectTypesToMatchDeclaration(_SchemaExpectation):
@@ -515,7 +519,7 @@ class ExpectTypesToMatchDeclaration(_SchemaExpectation):
         kinds: dict[str, list[str]] = {}
         for name, type_ in arguments["types"].items():
             kinds.setdefault(type_, []).append(name)
-        parts = [f"{type_}: {_names(names, 100)}" for type_, names in kinds.items()]
+        parts = [f"{type_}: {_names(names)}" for type_, names in kinds.items()]
         return f"Declared types. {'; '.join(parts)}."
 
 
@@ -548,7 +552,8 @@ def has_type(found: pa.DataType, declared: str) -> bool:
     raise ValueError(f"unknown declared type {declared!r}")
 
 
-def _names(names: list[str], shown: int = 12) -> str:
+def _names(names: list[str]) -> str:
+    shown = 12
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
 

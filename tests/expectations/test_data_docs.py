@@ -56,7 +56,7 @@ def test_site_shows_verdicts_and_reasons(tmp_path: Path) -> None:
     assert text.index(failed.page) < text.index(passed.page), "the latest comes first"
     page = (tmp_path / failed.page).read_text()
     assert "finite" in page
-    assert "churn_probability: 1" in page
+    assert "churn_probability: 1 of 120 rows" in page
     assert f"{failed.evaluated} of {failed.expected} expectations evaluated" in page
     for reason in ("1 to n without gap or tie", "Every row: churn_rank ="):
         assert reason in page
