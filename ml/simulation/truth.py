@@ -44,7 +44,7 @@ from ml.simulation.shop import simulate
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-_BATCH = 2_000  # customers filtered at once: 3 stages x 96 particles x 8 bytes each, some 20 MB
+_BATCH = 2_000  # customers filtered at once: 1.5 MB for each array over 96 particles
 
 
 def truth(
@@ -177,8 +177,8 @@ def observable_churn(
     sessions, opened and unopened newsletters. A forward filter over the three stages gives the
     exact likelihood of traits; they are integrated out by importance sampling: `n_particles` points
     of a quasi-random sequence from an equal mixture of the prior and of two gamma approximations of
-    the posterior, weighted by the balance heuristic (Veach and Guibas, SIGGRAPH 1995). Not used,
-    and not worth more than 0.002 of AUC: what an order that is under way may still bring, opens of
+    the posterior, weighted by the balance heuristic (Veach and Guibas, SIGGRAPH 1995). Not used:
+    what an order that is under way may still bring, opens of
     messages of the last three days, and campaigns (whose responders are rare).
 
     Returns:
