@@ -15,8 +15,6 @@ import dataclasses
 import datetime
 import hashlib
 import json
-import os
-import tempfile
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,10 +146,9 @@ def _page(template: str, **values: Any) -> str:
 def _write(path: Path, text: str) -> None:
     """Replace a file at once, so that a reader never sees half a page."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(name).replace(path)
+    temporary = path.with_name(f".{path.name}.tmp")  # one writer at a time: `build` holds the lock
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 @contextlib.contextmanager
