@@ -155,7 +155,7 @@ def fit_monotone_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     target = np.where(y == 1, (positive + 1) / (positive + 2), 1 / (negative + 2))
     base = float(np.log(target.mean() / (1 - target.mean())))
     centre, scale = float(x.mean()), float(x.std())
-    if scale < 1e-12:
+    if scale <= 1e-12 * max(1.0, abs(centre)):  # one value, up to the rounding of its mean
         return base, 0.0
     z = (x - centre) / scale
     a, b = base, 0.0

@@ -1,0 +1,312 @@
+"""The registry: what is stored comes back, what was swapped does not, moves are remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import re
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+from sklearn.preprocessing import FunctionTransformer
+from threadpoolctl import threadpool_limits
+from training_world import FIRST, HORIZON, SETTINGS, small_recipes, training_frame
+
+from ml import registry
+from ml.estimators import CalibratedOnLaterSnapshots
+from ml.registry import ModelError
+from ml.training import TrainingResult, train
+
+AS_OF = FIRST + timedelta(days=14 * 13 + HORIZON)
+TAGS = {"dagster_run_id": "run-1", "partition": "2025-07-31", "code_version": "abc"}
+
+
+@dataclass(frozen=True)
+class Store:
+    """One MLflow store with one logged training."""
+
+    uri: str
+    folder: Path
+    result: TrainingResult
+    run_id: str
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return training_frame()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, frame: pd.DataFrame) -> Iterator[Store]:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    folder = tmp_path_factory.mktemp("models with space")
+    patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    registry.initialise(uri, (folder / "artifacts").as_uri())
+    result = train(frame, AS_OF, HORIZON, 7, settings=SETTINGS, recipes=small_recipes())
+    run_id = registry.log_training(uri, result, TAGS)
+    yield Store(uri, folder, result, run_id)
+    assert not list(Path.cwd().iterdir()), "nothing may be written beside the store"
+    patch.undo()
+
+
+def _register(store: Store, name: str, recipe: str, *, promoted: bool = True) -> registry.ModelRef:
+    """Register one recipe as if it had been chosen."""
+    decision = replace(store.result.decision, promote=promoted, reason=f"because {recipe}")
+    result = replace(store.result, chosen=recipe, decision=decision, model=_model(recipe))
+    return registry.register(store.uri, name, result, store.run_id, TAGS)
+
+
+@cache
+def _model(recipe: str) -> CalibratedOnLaterSnapshots:
+    data = training_frame()
+    day = data["snapshot_date"].max()
+    earlier, later = data[data["snapshot_date"] < day], data[data["snapshot_date"] == day]
+    y, y_later = earlier["is_churned"].to_numpy(), later["is_churned"].to_numpy()
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few epochs
+        model = CalibratedOnLaterSnapshots(small_recipes()[recipe])
+        return model.fit(earlier, y, later, y_later)
+
+
+@pytest.mark.parametrize("recipe", list(small_recipes()))
+def test_every_candidate_comes_back_as_it_went(
+    store: Store, frame: pd.DataFrame, recipe: str
+) -> None:
+    ref = _register(store, f"each_{recipe}", recipe)
+    assert (ref.version, ref.recipe, ref.run_id) == (1, recipe, store.run_id)
+    assert ref.last_matured_date == AS_OF
+    assert ref.horizon_days == HORIZON
+    loaded = registry.load(registry.resolve(store.uri, ref.name))
+    expected = _model(recipe).predict_proba(frame)
+    assert np.array_equal(loaded.predict_proba(frame), expected)
+
+
+def test_the_runs_can_be_compared(store: Store) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=store.uri)
+    parent = client.get_run(store.run_id)
+    children = client.search_runs(
+        [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{store.run_id}'"
+    )
+    assert {run.info.run_name for run in children} == set(small_recipes())
+    assert {run.info.status for run in [parent, *children]} == {"FINISHED"}
+    names = {frozenset(run.data.metrics) for run in children}
+    assert len(names) == 1
+    assert next(iter(names)) < set(parent.data.metrics)
+    for run in children:
+        found = store.result.candidate(str(run.info.run_name))
+        assert run.data.metrics["log_loss"] == pytest.approx(found.metrics["log_loss"])
+        assert run.data.tags.items() >= TAGS.items()
+        assert run.data.tags["gates"] == ("passed" if found.passed else "failed")
+    assert parent.data.params["recipe"] == store.result.chosen
+    assert parent.data.tags["decision"] == "promote"
+    dataset = parent.inputs.dataset_inputs[0].dataset
+    assert store.result.data_digest.startswith(dataset.digest)
+    artifacts = {item.path for item in client.list_artifacts(store.run_id, "evaluation")}
+    assert {Path(path).name for path in artifacts} == {
+        "roc.png",
+        "precision_recall.png",
+        "calibration.png",
+        "lift.png",
+        "importances.png",
+        "importances.csv",
+        "summary.json",
+    }
+
+
+def test_no_customer_reaches_the_store(store: Store, frame: pd.DataFrame) -> None:
+    _register(store, "private", "logistic_all")
+    keys = re.compile("|".join(frame["customer_key"].unique()).encode())
+    files = [path for path in store.folder.rglob("*") if path.is_file()]
+    assert len(files) > 8
+    for path in files:
+        assert not keys.search(path.read_bytes()), path.name
+        assert "input_example" not in path.name
+
+
+def test_a_swapped_artifact_is_refused(store: Store) -> None:
+    """The attack of facts/trust.md 9: a valid model in place of the registered one."""
+    ref = _register(store, "swapped", "logistic_rfm")
+    file = _model_file(store, ref)
+    file.write_bytes(skops.io.dumps(_model("recency_rule")))
+    with pytest.raises(ModelError, match="not the file that was registered"):
+        registry.load(ref)
+    with pytest.raises(ModelError, match="not the file that was registered"):
+        registry.promote(store.uri, "swapped", 1, "despite the swap")
+    file.unlink()
+    with pytest.raises(ModelError, match="cannot be read"):
+        registry.load(ref)
+
+
+def test_an_untrusted_type_is_refused_whatever_the_artifact_says(store: Store) -> None:
+    """With the right hash and a permissive MLmodel beside it: our list alone decides."""
+    ref = _register(store, "untrusted", "logistic_rfm")
+    payload = skops.io.dumps(FunctionTransformer(func=subprocess.getoutput))
+    file = _model_file(store, ref)
+    file.write_bytes(payload)
+    listing = file.parent / "MLmodel"
+    listing.write_text(listing.read_text().replace("numpy.dtype", "subprocess.getoutput"))
+    forged = replace(ref, sha256=hashlib.sha256(payload).hexdigest())
+    with pytest.raises(ModelError, match="TRUSTED_TYPES does not name"):
+        registry.load(forged)
+
+
+def test_a_model_of_untrusted_types_cannot_be_registered(store: Store) -> None:
+    model = CalibratedOnLaterSnapshots(FunctionTransformer(func=subprocess.getoutput))
+    result = replace(store.result, model=model)
+    with pytest.raises(Exception, match=r"(?i)untrusted"):
+        registry.register(store.uri, "never", result, store.run_id, TAGS)
+    with pytest.raises(ModelError, match="no alias"):
+        registry.resolve(store.uri, "never")
+
+
+def test_every_trusted_type_is_needed() -> None:
+    """A type that nothing needs is a door that nothing watches."""
+    segments = FunctionTransformer(np.log1p)  # how the K-means of the segments takes logarithms
+    stored = [*map(_model, small_recipes()), segments]
+    needed = {
+        name
+        for model in stored
+        for name in skops.io.get_untrusted_types(data=skops.io.dumps(model))
+    }
+    assert sorted(needed) == list(registry.TRUSTED_TYPES)
+
+
+def test_aliases_follow_the_decision_and_rollback_goes_back(store: Store) -> None:
+    name = "moves"
+    _register(store, name, "recency_rule")
+    _register(store, name, "logistic_rfm")
+    _register(store, name, "logistic_all", promoted=False)
+    assert registry.resolve(store.uri, name).version == 2
+    assert registry.resolve(store.uri, name, registry.CHALLENGER).version == 3
+    registry.promote(store.uri, name, 3, "by hand")
+    assert registry.resolve(store.uri, name).version == 3
+
+    assert registry.rollback(store.uri, name, "complaints").version == 2
+    assert registry.resolve(store.uri, name).recipe == "logistic_rfm"
+    assert registry.rollback(store.uri, name, "more complaints").version == 1
+    with pytest.raises(ModelError, match="no champion before version 1"):
+        registry.rollback(store.uri, name, "too far")
+    registry.promote(store.uri, name, 3, "fixed")
+    registry.promote(store.uri, name, 3, "twice is once")
+    assert registry.rollback(store.uri, name, "still bad").version == 1
+
+    moves = registry.champion_history(store.uri, name)
+    assert [(m.kind, m.previous_version, m.version) for m in moves] == [
+        ("promote", None, 1),
+        ("promote", 1, 2),
+        ("promote", 2, 3),
+        ("rollback", 3, 2),
+        ("rollback", 2, 1),
+        ("promote", 1, 3),
+        ("rollback", 3, 1),
+    ]
+    assert [m.reason for m in moves][2:4] == ["by hand", "complaints"]
+
+
+def test_a_move_that_was_not_recorded_can_still_be_rolled_back(store: Store) -> None:
+    """The process died between setting the alias and recording the move."""
+    from mlflow import MlflowClient
+
+    _register(store, "died", "recency_rule")
+    _register(store, "died", "logistic_rfm", promoted=False)
+    MlflowClient(store.uri, store.uri).set_registered_model_alias("died", "champion", "2")
+    assert registry.rollback(store.uri, "died", "undo").version == 1
+
+
+def test_a_rollback_never_lands_on_a_damaged_version(store: Store) -> None:
+    first = _register(store, "damaged", "recency_rule")
+    _register(store, "damaged", "logistic_rfm")
+    _model_file(store, first).write_bytes(b"rubbish")
+    with pytest.raises(ModelError, match="not the file that was registered"):
+        registry.rollback(store.uri, "damaged", "complaints")
+    assert registry.resolve(store.uri, "damaged").version == 2
+
+
+def test_what_is_not_there_is_told(store: Store) -> None:
+    with pytest.raises(ModelError, match="'nobody' has no alias 'champion': train first"):
+        registry.resolve(store.uri, "nobody")
+    _register(store, "one", "recency_rule")
+    with pytest.raises(ModelError, match="'one' has no version 9"):
+        registry.resolve(store.uri, "one", 9)
+    assert registry.resolve(store.uri, "one", "1").version == 1
+
+
+def test_a_foreign_version_is_not_used(store: Store) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store.uri, store.uri)
+    client.create_registered_model("foreign")
+    client.create_model_version("foreign", source=(store.folder / "x").as_uri())
+    with pytest.raises(ModelError, match="not registered by this platform"):
+        registry.resolve(store.uri, "foreign", 1)
+
+
+def test_initialise_again_changes_nothing_and_refuses_another_place(store: Store) -> None:
+    place = (store.folder / "artifacts").as_uri()
+    assert registry.initialise(store.uri, place) == registry.initialise(store.uri, place)
+    with pytest.raises(ModelError, match="moved"):
+        registry.initialise(store.uri, (store.folder / "other").as_uri())
+    with pytest.raises(ModelError, match="call initialise"):
+        registry.log_training(store.uri, store.result, TAGS, experiment="unknown")
+
+
+def test_the_lock_lets_one_in_at_a_time(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'deep' / 'mlflow.db'}"
+    entered = threading.Event()
+
+    def enter() -> None:
+        with registry._locked(uri):
+            entered.set()
+
+    with registry._locked(uri):
+        other = threading.Thread(target=enter)
+        other.start()
+        assert not entered.wait(0.2)
+    other.join(5)
+    assert entered.is_set()
+
+
+def _initialise(uri: str, location: str) -> str:
+    return registry.initialise(uri, location)
+
+
+@pytest.mark.slow
+def test_six_processes_start_one_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """facts/trust.md 12: without the lock 5 or 6 of 6 fail."""
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    uri, place = f"sqlite:///{tmp_path / 'mlflow.db'}", (tmp_path / "artifacts").as_uri()
+    with multiprocessing.get_context("spawn").Pool(6) as pool:
+        ids = pool.starmap(_initialise, [(uri, place)] * 6)
+    assert len(set(ids)) == 1
+
+
+def test_importing_the_registry_imports_no_mlflow() -> None:
+    code = "import ml.registry, sys; assert not {'mlflow', 'sklearn', 'skops'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(registry.__file__).parents[1])
+
+
+def test_dates_are_read_back_as_dates(store: Store) -> None:
+    ref = _register(store, "dates", "recency_rule")
+    assert isinstance(ref.last_matured_date, date)
+    assert ref.tags.items() >= TAGS.items()
+
+
+def _model_file(store: Store, ref: registry.ModelRef) -> Path:
+    """Return the stored file of a version, found by the id of its logged model."""
+    (file,) = store.folder.rglob(f"{ref.artifact_uri.split('/')[-2]}/artifacts/model.skops")
+    return file

@@ -1,0 +1,268 @@
+"""A training is honest: out of time, gated, reproducible, and it says why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from threadpoolctl import threadpool_limits
+from training_world import (
+    FIRST,
+    HORIZON,
+    SETTINGS,
+    quick_recipes,
+    small_recipes,
+    training_frame,
+)
+
+from ml.features import FEATURES, FeatureError
+from ml.metrics import log_losses
+from ml.training import Champion, TrainingResult, TrainingSkipped, train
+
+AS_OF = FIRST + timedelta(days=14 * 13 + HORIZON)
+NAMES = [
+    "recency_rule",
+    "logistic_rfm",
+    "logistic_all",
+    "random_forest",
+    "hist_gradient_boosting",
+    "mlp",
+]
+
+
+def _train(frame: pd.DataFrame, as_of: date = AS_OF, **changes: Any) -> TrainingResult:
+    options: dict[str, Any] = {"settings": SETTINGS, "recipes": quick_recipes(), **changes}
+    return train(frame, as_of, HORIZON, 7, **options)
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return training_frame()
+
+
+@pytest.fixture(scope="module")
+def result(frame: pd.DataFrame) -> TrainingResult:
+    """All six candidates."""
+    return _train(frame, recipes=small_recipes())
+
+
+def test_all_candidates_are_measured_on_the_same_rows(result: TrainingResult) -> None:
+    assert [c.name for c in result.candidates] == NAMES
+    assert sorted(result.ranking) == sorted(NAMES)
+    losses = [result.candidate(name).metrics["log_loss"] for name in result.ranking]
+    assert losses == sorted(losses)
+    assert {c.metrics["row_count"] for c in result.candidates} == {len(result.predictions)}
+    assert len(result.origins) == 3
+    for candidate in result.candidates:
+        assert len(candidate.metrics_by_origin) == 3
+        assert candidate.fit_seconds > 0
+        contacted = result.predictions["was_contacted"].sum()
+        assert candidate.metrics_uncontacted["row_count"] == len(result.predictions) - contacted
+        for purpose in ("capacity", "profit", "roc"):
+            assert f"f1_at_{purpose}" in candidate.metrics
+
+
+def test_the_signal_is_found_and_the_gates_let_it_pass(result: TrainingResult) -> None:
+    chosen = result.candidate(result.chosen)
+    assert result.chosen not in ("recency_rule", "logistic_rfm")  # half of the risk is in events
+    assert chosen.passed
+    assert chosen.metrics["roc_auc"] > 0.85
+    assert chosen.metrics["ece"] < 0.08
+    assert [gate.name for gate in chosen.gates] == [
+        "finite",
+        "beats_no_skill",
+        "beats_recency_rule",
+    ]
+    assert result.decision.promote
+    assert set(result.importances["feature"].head(2)) == {
+        "days_since_last_order",
+        "days_since_last_event",
+    }
+    assert len(result.importances) == len(FEATURES)
+
+
+def test_the_model_is_refitted_on_all_matured_labels(result: TrainingResult) -> None:
+    days = sorted(training_frame()["snapshot_date"].unique())
+    assert result.refit.train + result.refit.calibration == tuple(days)
+    assert result.last_matured_date == AS_OF
+    assert result.training_row_count == len(training_frame())
+
+
+def test_nothing_that_matured_later_can_be_seen(
+    frame: pd.DataFrame, result: TrainingResult
+) -> None:
+    """Turn around every label that had not matured by the first test snapshot."""
+    first = result.origins[0].test
+    late = frame["matured_date"] > first
+    turned = frame.assign(is_churned=frame["is_churned"].where(~late, 1 - frame["is_churned"]))
+    other = _train(turned, recipes=small_recipes())
+    here = result.predictions["snapshot_date"] == first
+    before, after = result.predictions[NAMES], other.predictions[NAMES]
+    pd.testing.assert_frame_equal(before[here], after[here])
+    assert not (before[~here] == after[~here]).all().any()  # the turn was not in vain
+
+
+def test_labels_of_the_test_rows_choose_no_threshold(frame: pd.DataFrame) -> None:
+    """Recall at a threshold may change with the test labels, who is predicted may not."""
+    plain = _train(frame)
+    last = plain.origins[-1].test
+    turned = frame.assign(
+        is_churned=frame["is_churned"].where(
+            frame["snapshot_date"] != last, 1 - frame["is_churned"]
+        )
+    )
+    other = _train(turned)
+    before = plain.candidate("logistic_all").metrics_by_origin[last]
+    after = other.candidate("logistic_all").metrics_by_origin[last]
+    for purpose in ("capacity", "profit", "roc"):
+        # the same customers are predicted, so turning all labels turns all hits into misses
+        accuracy = f"accuracy_at_{purpose}"
+        assert before[accuracy] + after[accuracy] == pytest.approx(1)
+
+
+def test_labels_after_the_day_are_ignored(frame: pd.DataFrame) -> None:
+    as_of = AS_OF - timedelta(days=14)
+    known = frame[frame["matured_date"] <= as_of]
+    a, b = _train(frame, as_of), _train(known, as_of)
+    assert a.data_digest == b.data_digest
+    pd.testing.assert_frame_equal(a.predictions, b.predictions)
+
+
+def test_threads_and_row_order_change_nothing(frame: pd.DataFrame, result: TrainingResult) -> None:
+    shuffled = frame.sample(frac=1, random_state=5).reset_index(drop=True)
+    with threadpool_limits(2):
+        again = _train(shuffled, recipes=small_recipes())
+    pd.testing.assert_frame_equal(again.predictions, result.predictions)
+    pd.testing.assert_frame_equal(again.importances, result.importances)
+    assert again.data_digest == result.data_digest
+    assert again.thresholds == result.thresholds
+    p = [np.round(r.model.predict_proba(frame), 6) for r in (result, again)]
+    assert np.array_equal(*p)
+
+
+def test_timestamps_are_taken_as_dates(frame: pd.DataFrame) -> None:
+    stamped = frame.assign(
+        snapshot_date=pd.to_datetime(frame["snapshot_date"]),
+        matured_date=pd.to_datetime(frame["matured_date"]),
+    )
+    assert _train(stamped).data_digest == _train(frame).data_digest
+
+
+def test_without_signal_the_recency_rule_serves() -> None:
+    noise = _train(training_frame(signal=0.0), recipes=small_recipes())
+    assert not any(candidate.passed for candidate in noise.candidates)
+    assert noise.chosen == "recency_rule"
+    assert noise.decision.promote
+    assert "no candidate passes the gates" in noise.decision.reason
+
+
+def test_noise_never_replaces_a_champion() -> None:
+    frame = training_frame(signal=0.0)
+    champion = Champion(4, "logistic_all", AS_OF, _Constant(0.5))
+    decision = _train(frame, champion=champion).decision
+    assert not decision.promote
+    assert "no candidate passes the gates" in decision.reason
+
+
+class _Constant:
+    """A frozen model that gives everyone the same probability."""
+
+    def __init__(self, p: float) -> None:
+        self.p = p
+
+    def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
+        return np.full((len(X), 2), [1 - self.p, self.p])
+
+
+def test_a_weak_frozen_champion_is_replaced(frame: pd.DataFrame) -> None:
+    old = Champion(3, "logistic_rfm", FIRST, _Constant(0.5))
+    result = _train(frame, champion=old)
+    found = result.decision.log_loss_difference
+    assert result.decision.promote
+    assert found is not None
+    assert found.high < 0
+    assert "logistic_all replaces champion version 3" in result.decision.reason
+    assert result.champion_metrics is not None
+    assert result.champion_metrics["log_loss"] == pytest.approx(np.log(2))
+    y, p = result.predictions["is_churned"], result.predictions["logistic_all"]
+    expected = log_losses(y.to_numpy(), p.to_numpy()).mean() - np.log(2)
+    assert found.estimate == pytest.approx(expected)
+
+
+def test_a_young_champion_is_judged_by_its_recipe_refitted(frame: pd.DataFrame) -> None:
+    """Its frozen model has seen the test labels: here it would look perfect, and is not asked."""
+    young = Champion(3, "recency_rule", AS_OF, _Constant(np.nan))
+    result = _train(frame, champion=young)
+    assert result.decision.promote
+    assert (result.predictions["champion"] == result.predictions["recency_rule"]).all()
+
+
+def test_the_same_recipe_does_not_replace_itself(frame: pd.DataFrame) -> None:
+    same = Champion(3, "logistic_all", AS_OF, _Constant(0.5))
+    decision = _train(frame, champion=same).decision
+    assert not decision.promote
+    assert "stays: not beaten beyond doubt" in decision.reason
+    assert decision.log_loss_difference is not None
+    assert decision.log_loss_difference.estimate == 0
+
+
+def test_a_champion_that_cannot_be_judged_out_of_time_stays(frame: pd.DataFrame) -> None:
+    gone = Champion(3, "a_recipe_of_last_year", AS_OF, _Constant(0.5))
+    result = _train(frame, champion=gone)
+    assert not result.decision.promote
+    assert "no comparison would be out of time" in result.decision.reason
+    between = replace(gone, last_matured_date=result.origins[1].test)
+    judged = _train(frame, champion=between)
+    assert judged.decision.promote  # by the two origins at which its labels had matured
+    rows = judged.predictions.groupby("snapshot_date")["champion"].count()
+    assert (rows == 0).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("change", "as_of", "told"),
+    [
+        (lambda f: f.iloc[:0], AS_OF, "no label has matured"),
+        (lambda f: f, FIRST, "no label has matured"),
+        (lambda f: f, FIRST + timedelta(days=60), "history is too short"),
+        (lambda f: f.assign(is_churned=1), AS_OF, "at least 20 of each class"),
+        (lambda f: f.assign(is_churned=0), AS_OF, "at least 20 of each class"),
+        (lambda f: f[f["customer_key"] < "1"], AS_OF, "training rows, at least 200 are needed"),
+        (lambda f: f.head(1), AS_OF, "history is too short"),
+    ],
+)
+def test_training_is_skipped_with_a_reason(
+    frame: pd.DataFrame, change: Any, as_of: date, told: str
+) -> None:
+    with pytest.raises(TrainingSkipped, match=told):
+        _train(change(frame), as_of)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda f: f.drop(columns="was_contacted"), "lacks was_contacted"),
+        (lambda f: f.assign(is_churned=2), "other than 0 and 1"),
+        (lambda f: pd.concat([f, f.head(1)]), "repeats"),
+        (lambda f: f.assign(matured_date=AS_OF), "another horizon"),
+    ],
+)
+def test_a_wrong_frame_is_an_error(frame: pd.DataFrame, change: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        _train(change(frame))
+
+
+def test_a_broken_feature_is_an_error(frame: pd.DataFrame) -> None:
+    with pytest.raises(FeatureError, match="order_count_30d"):
+        _train(frame.assign(order_count_30d=np.inf))
+
+
+def test_progress_is_told(frame: pd.DataFrame) -> None:
+    told: list[str] = []
+    _train(frame, on_progress=told.append)
+    assert sum("as of" in message for message in told) == 3
+    assert "refitting logistic_all" in told[-1]
+    assert not any(key in " ".join(told) for key in frame["customer_key"].head(50))
