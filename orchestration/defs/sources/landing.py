@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from orchestration.defs.sources.contract import SourceColumn, SourceTable
 
 if TYPE_CHECKING:
+    from datetime import date
+
     import pandas as pd
     import pyarrow as pa
 
@@ -173,3 +175,34 @@ def _write_csv(arrow: pa.Table, path: Path) -> None:
         texts.append(values.cast(pa.string()))
     table = pa.Table.from_arrays(texts, names=arrow.column_names)
     csv.write_csv(table, path, csv.WriteOptions(quoting_style="needed"))
+
+
+def delivered_days(folder: Path) -> tuple[date, date]:
+    """Return the first and last day of the orders in a folder of files in the source contract.
+
+    Raises:
+        LandingError: there are no orders, or their times cannot be read.
+    """
+    import duckdb
+
+    files = sorted(p for p in (folder / "orders").rglob("*") if p.suffix in (".csv", ".parquet"))
+    if not files:
+        raise LandingError(f"{folder}: no files in orders/; see the source contract in README.md")
+    days: list[date] = []
+    with duckdb.connect() as connection:
+        for path in files:
+            read = (
+                "read_parquet(?)" if path.suffix == ".parquet" else "read_csv(?, all_varchar=true)"
+            )
+            query = (
+                "SELECT min(d), max(d) FROM (SELECT "
+                f"try_cast(left(cast(ordered_at AS VARCHAR), 10) AS DATE) AS d FROM {read})"
+            )
+            try:
+                row = connection.execute(query, [str(path)]).fetchone()
+            except duckdb.Error as error:
+                raise LandingError(f"{path}: ordered_at cannot be read ({error})") from None
+            days += [day for day in row or () if day is not None]
+    if not days:
+        raise LandingError(f"{folder}/orders: no order with a readable ordered_at")
+    return min(days), max(days)

@@ -24,6 +24,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import zoneinfo
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BufferedReader
@@ -680,23 +681,24 @@ def _unexpected_folders(landing: Path, contract: Contract) -> tuple[str, ...]:
 
 def _prepare(connection: duckdb.DuckDBPyConnection, contract: Contract, shop_timezone: str) -> None:
     """Create what is not there; ContractError where it is there and different."""
-    (known,) = connection.execute(
-        "SELECT count(*) FROM pg_timezone_names() WHERE name = ?", [shop_timezone]
-    ).fetchone() or (0,)
-    if not known:
-        raise ContractError(f"{shop_timezone!r} is not a time zone")
-    connection.execute(_OPS)
-    for table in contract.tables:
-        columns = ", ".join(f'"{c.name}" {c.type}' for c in raw_columns(table))
-        connection.execute(f"CREATE TABLE IF NOT EXISTS raw.{table.name} ({columns})")
+    try:
+        zoneinfo.ZoneInfo(shop_timezone)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+        raise ContractError(f"{shop_timezone!r} is not a time zone") from None
     held: dict[str, list[tuple[str, str]]] = {}
     for name, column, kind in connection.execute(
-        "SELECT table_name, column_name, data_type FROM information_schema.columns"
-        " WHERE table_schema = 'raw' ORDER BY table_name, ordinal_position"
+        "SELECT table_name, column_name, data_type FROM duckdb_columns()"
+        " WHERE schema_name = 'raw' ORDER BY table_name, column_index"
     ).fetchall():
         held.setdefault(name, []).append((column, kind))
+    if not held:
+        connection.execute(_OPS)
     for table in contract.tables:
-        if held[table.name] != [(c.name, c.type) for c in raw_columns(table)]:
+        wanted = [(c.name, c.type) for c in raw_columns(table)]
+        if table.name not in held:
+            columns = ", ".join(f'"{name}" {kind}' for name, kind in wanted)
+            connection.execute(f"CREATE TABLE raw.{table.name} ({columns})")
+        elif held[table.name] != wanted:
             raise ContractError(
                 f"raw.{table.name} was made by another version of the contract; delete the "
                 "warehouse, and the landing files will be loaded again"

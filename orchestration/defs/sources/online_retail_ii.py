@@ -158,9 +158,7 @@ def _read(source: Path) -> pd.DataFrame:
             frame = _read_file(path)
         except (pa.ArrowException, OSError, KeyError) as error:
             detail = str(error).splitlines()[0][:200]
-            raise ContractError(
-                f"{path.name} is not a file of Online Retail II: {detail}"
-            ) from None
+            raise ContractError(f"{path.name} is not Online Retail II: {detail}") from None
         frames.append(frame.assign(file=number))
     return pd.concat(frames, ignore_index=True)
 
