@@ -2,7 +2,7 @@
     Time: shop days, what was known when, and the days asked for. Nothing here knows the wall clock.
 #}
 
-{# The requested days, sorted, each once: the only thing that selects what the marts hold. #}
+{# The requested days, sorted, each once. Read them from int_snapshot_dates: a table is planned better. #}
 {% macro snapshot_spine() -%}
     {%- set dates = required_var('snapshot_dates', ['1970-01-01']) -%}
     {%- if dates is string or dates is not sequence or dates | length == 0 -%}
@@ -103,48 +103,39 @@
     is. A version that never was the truth is left out. For one key the periods are disjoint and
     leave no gap, so exactly one version is seen from the first day on which the key was known.
 
-    Versions win in the order in which they were loaded, the current one last. Window functions cost,
-    and few keys are ever delivered twice, so only those pay.
+    Versions win in the order in which they were loaded, the current one last, so the current one is
+    never superseded. Window functions cost, and few keys are ever delivered twice: only those pay.
 #}
 {% macro versions(relation, key) -%}
     {%- set same_key -%}
-        {%- for column in key %}redelivered.{{ column }} = delivered.{{ column }}{% if not loop.last %} and {% endif %}{% endfor -%}
+        {%- for column in key %}early.{{ column }} = delivered.{{ column }}{% if not loop.last %} and {% endif %}{% endfor -%}
     {%- endset -%}
     select
         delivered.*,
         {{ known_date('delivered.occurred_date', 'delivered.arrived_date') }} as known_date,
         {{ end_of_time() }} as superseded_date
     from {{ relation }} as delivered
-    where
-        delivered._is_current
-        and not exists (
-            select 1 from {{ relation }} as redelivered
-            where not redelivered._is_current and {{ same_key }}
-        )
+    where delivered._is_current
     union all
     select ranked.*
     from (
         select
             dated.*,
-            coalesce(
-                min(dated.known_date) over (
-                    partition by {% for column in key %}dated.{{ column }}{% if not loop.last %}, {% endif %}{% endfor %}
-                    order by dated._is_current, dated._file_id, dated._line
-                    rows between 1 following and unbounded following
-                ),
-                {{ end_of_time() }}
+            min(dated.known_date) over (
+                partition by {% for column in key %}dated.{{ column }}{% if not loop.last %}, {% endif %}{% endfor %}
+                order by dated._is_current, dated._file_id, dated._line
+                rows between 1 following and unbounded following
             ) as superseded_date
         from (
             select
                 delivered.*,
                 {{ known_date('delivered.occurred_date', 'delivered.arrived_date') }} as known_date
             from {{ relation }} as delivered
-            where
-                exists (
-                    select 1 from {{ relation }} as redelivered
-                    where not redelivered._is_current and {{ same_key }}
-                )
+            inner join (
+                select distinct {{ key | join(', ') }} from {{ relation }} where not _is_current
+            ) as early
+                on {{ same_key }}
         ) as dated
     ) as ranked
-    where ranked.known_date < ranked.superseded_date
+    where not ranked._is_current and ranked.known_date < ranked.superseded_date
 {%- endmacro %}

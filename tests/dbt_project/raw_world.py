@@ -304,7 +304,10 @@ def make_world(
 
     n = int(customers * events_per_customer)
     owner = rng.choice(customers, n, p=weight / weight.sum())
-    visit = rng.integers(0, max(1, n // 3), n)
+    # A customer browses on a few days, several events each time.
+    visit = rng.integers(0, max(1, int(events_per_customer // 5)), n)
+    visit_day = rng.random((customers, visit.max() + 1))[owner, visit]
+    joined = np.clip(created[owner], 0, None)
     world["events"] = pd.DataFrame(
         {
             "event_id": [f"e{i:08d}" for i in range(n)],
@@ -314,8 +317,12 @@ def make_world(
                 n,
                 p=[0.6, 0.12, 0.1, 0.06, 0.08, 0.04],
             ),
-            "occurred_at": instants(np.clip(created[owner], 0, None), days, n),
-            "session_id": pd.Series(np.char.add("s", visit.astype(str))).where(
+            "occurred_at": instants(
+                joined + visit_day * (days - joined),
+                joined + visit_day * (days - joined) + 0.05,
+                n,
+            ),
+            "session_id": pd.Series([f"s{c}-{v}" for c, v in zip(owner, visit, strict=True)]).where(
                 rng.random(n) < 0.95
             ),
         }

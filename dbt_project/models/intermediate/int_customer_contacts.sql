@@ -1,7 +1,7 @@
 -- Campaign messages that each customer received, over windows that end with each requested day, as
 -- known at its end.
 with spine as (
-    {{ snapshot_spine() }}
+    select snapshot_date from {{ ref('int_snapshot_dates') }}
 ),
 
 deliveries as (

@@ -1,44 +1,62 @@
 -- What each customer did in the shop on one day, as it became known: events are summed here once,
 -- so that no window ever scans them again. A customer has one row per day, more only where some
--- events of that day arrived later than others or were delivered again.
-with sessions as (
+-- events of that day arrived later than others or were delivered again. Only days that a window of
+-- some requested day reaches are here.
+with bounds as (
     select
-        customer_key,
-        occurred_date,
-        session_id,
-        known_date,
-        superseded_date,
-        {{ count_if("event_type not in ('email_open', 'email_click')") }} as event_count,
-        {{ count_if("event_type = 'view'") }} as view_count,
-        {{ count_if("event_type = 'add_to_cart'") }} as cart_count,
-        {{ count_if("event_type = 'email_open'") }} as email_open_count,
-        {{ count_if("event_type = 'email_click'") }} as email_click_count
-    from {{ ref('stg_events') }}
-    group by customer_key, occurred_date, session_id, known_date, superseded_date
+        {{ add_days('min(snapshot_date)', -90) }} as first_date,
+        max(snapshot_date) as last_date
+    from {{ ref('int_snapshot_dates') }}
 ),
 
--- A day and a session count once, from the day on which the first of their events was known.
-first_known_days as (
+sessions as (
+    select
+        events.customer_key,
+        events.occurred_date,
+        events.session_id,
+        events.known_date,
+        events.superseded_date,
+        {{ count_if("events.event_type not in ('email_open', 'email_click')") }} as event_count,
+        {{ count_if("events.event_type = 'view'") }} as view_count,
+        {{ count_if("events.event_type = 'add_to_cart'") }} as cart_count,
+        {{ count_if("events.event_type = 'email_open'") }} as email_open_count,
+        {{ count_if("events.event_type = 'email_click'") }} as email_click_count
+    from {{ ref('stg_events') }} as events
+    cross join bounds
+    where events.occurred_date > bounds.first_date and events.known_date <= bounds.last_date
+    group by
+        events.customer_key, events.occurred_date, events.session_id, events.known_date, events.superseded_date
+),
+
+days as (
     select
         customer_key,
         occurred_date,
-        min(known_date) as known_date
+        min(known_date) as known_date,
+        max(known_date) as last_known_date,
+        min(superseded_date) as superseded_date,
+        sum(event_count) as event_count,
+        sum(view_count) as view_count,
+        sum(cart_count) as cart_count,
+        sum(email_open_count) as email_open_count,
+        sum(email_click_count) as email_click_count,
+        case when sum(event_count) > 0 then 1 else 0 end as day_count,
+        count(case when event_count > 0 then session_id end) as session_count
     from sessions
-    where event_count > 0
     group by customer_key, occurred_date
 ),
 
-first_known_sessions as (
-    select
-        customer_key,
-        occurred_date,
-        session_id,
-        min(known_date) as known_date
+-- Nearly every day became known at once and for good, and is done. The others are taken apart by
+-- the days on which their parts were known.
+parts as (
+    select sessions.*
     from sessions
-    where event_count > 0 and session_id is not null
-    group by customer_key, occurred_date, session_id
+    inner join days
+        on sessions.customer_key = days.customer_key and sessions.occurred_date = days.occurred_date
+    where days.known_date < days.last_known_date or days.superseded_date < {{ end_of_time() }}
 ),
 
+-- A day and a session count once, from the day on which the first of their events was known.
 contributions as (
     select
         customer_key,
@@ -52,12 +70,12 @@ contributions as (
         email_click_count,
         0 as day_count,
         0 as session_count
-    from sessions
+    from parts
     union all
     select
         customer_key,
         occurred_date,
-        known_date,
+        min(known_date) as known_date,
         {{ end_of_time() }} as superseded_date,
         0 as event_count,
         0 as view_count,
@@ -66,12 +84,14 @@ contributions as (
         0 as email_click_count,
         1 as day_count,
         0 as session_count
-    from first_known_days
+    from parts
+    where event_count > 0
+    group by customer_key, occurred_date
     union all
     select
         customer_key,
         occurred_date,
-        known_date,
+        min(known_date) as known_date,
         {{ end_of_time() }} as superseded_date,
         0 as event_count,
         0 as view_count,
@@ -80,7 +100,24 @@ contributions as (
         0 as email_click_count,
         0 as day_count,
         1 as session_count
-    from first_known_sessions
+    from parts
+    where event_count > 0 and session_id is not null
+    group by customer_key, occurred_date, session_id
+    union all
+    select
+        customer_key,
+        occurred_date,
+        known_date,
+        superseded_date,
+        event_count,
+        view_count,
+        cart_count,
+        email_open_count,
+        email_click_count,
+        day_count,
+        session_count
+    from days
+    where known_date = last_known_date and superseded_date = {{ end_of_time() }}
 )
 
 select

@@ -1,6 +1,6 @@
 -- Browsing and e-mail engagement of each customer over windows that end with each requested day.
 with spine as (
-    {{ snapshot_spine() }}
+    select snapshot_date from {{ ref('int_snapshot_dates') }}
 ),
 
 recent_days as (

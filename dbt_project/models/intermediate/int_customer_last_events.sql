@@ -1,8 +1,8 @@
 -- The last day on which each customer did anything in the shop, as known at the end of each
--- requested day. Days with events are first gathered by the requested day on which they come into
+-- requested day. Events are first gathered by the requested day on which they come into
 -- sight, which leaves at most one row per customer and requested day to look back over.
 with spine as (
-    {{ snapshot_spine() }}
+    select snapshot_date from {{ ref('int_snapshot_dates') }}
 ),
 
 steps as (
@@ -15,13 +15,13 @@ steps as (
 sightings as (
     select
         steps.snapshot_date,
-        days.customer_key,
-        max(days.occurred_date) as occurred_date
+        events.customer_key,
+        max(events.occurred_date) as occurred_date
     from steps
-    inner join {{ ref('int_customer_days') }} as days
-        on days.known_date <= steps.snapshot_date and days.known_date > steps.previous_date
-    where days.day_count > 0
-    group by steps.snapshot_date, days.customer_key
+    inner join {{ ref('stg_events') }} as events
+        on events.known_date <= steps.snapshot_date and events.known_date > steps.previous_date
+    where events.event_type not in ('email_open', 'email_click')
+    group by steps.snapshot_date, events.customer_key
 ),
 
 periods as (

@@ -1,26 +1,40 @@
 -- Breadth of what each customer bought in the 365 days up to each requested day, as known at its
 -- end.
 with spine as (
-    {{ snapshot_spine() }}
+    select snapshot_date from {{ ref('int_snapshot_dates') }}
 ),
 
--- One row per product: distinct counts are counts of rows from here on. A product that has moved
--- counts in one category.
-products as (
+first_catalogue as (
+    select min(known_date) as known_date
+    from {{ ref('stg_products') }}
+),
+
+lines as (
     select
         spine.snapshot_date,
         lines.customer_key,
         lines.product_id,
-        max(lines.category) as category,
-        max(case when lines.is_in_catalogue then 1 else 0 end) as is_in_catalogue,
-        sum(lines.net_quantity) as item_count
+        lines.category,
+        lines.net_quantity,
+        -- What is not in the catalogue is a charge, such as postage, and no product; unless the
+        -- shop has delivered no catalogue yet.
+        lines.is_in_catalogue or coalesce(first_catalogue.known_date > spine.snapshot_date, true) as is_product
     from spine
+    cross join first_catalogue
     inner join {{ ref('int_order_lines') }} as lines
         on
             {{ known_on('lines', 'spine.snapshot_date') }}
             and lines.ordered_date > {{ add_days('spine.snapshot_date', -365) }}
     where lines.net_quantity > 0
-    group by spine.snapshot_date, lines.customer_key, lines.product_id
+),
+
+products as (
+    select
+        snapshot_date,
+        customer_key,
+        count(distinct case when is_product then product_id end) as product_count
+    from lines
+    group by snapshot_date, customer_key
 ),
 
 categories as (
@@ -28,32 +42,28 @@ categories as (
         snapshot_date,
         customer_key,
         category,
-        count(*) as product_count,
-        sum(is_in_catalogue) as catalogue_product_count,
-        sum(item_count) as item_count
-    from products
+        sum(net_quantity) as item_count
+    from lines
+    where category is not null
     group by snapshot_date, customer_key, category
 ),
 
-first_catalogue as (
-    select min(known_date) as known_date
-    from {{ ref('stg_products') }}
+breadths as (
+    select
+        snapshot_date,
+        customer_key,
+        count(*) as category_count,
+        {{ ratio('max(item_count)', 'sum(item_count)') }} as main_category_share
+    from categories
+    group by snapshot_date, customer_key
 )
 
 select
-    categories.snapshot_date,
-    categories.customer_key,
-    -- What is not in the catalogue is a charge, such as postage, and no product; unless the shop
-    -- has delivered no catalogue yet.
-    cast(case
-        when max(first_catalogue.known_date) <= categories.snapshot_date then sum(categories.catalogue_product_count)
-        else sum(categories.product_count)
-    end as bigint) as product_count_365d,
-    cast(count(categories.category) as bigint) as category_count_365d,
-    {{ ratio(
-        'max(case when categories.category is not null then categories.item_count end)',
-        'sum(case when categories.category is not null then categories.item_count end)'
-    ) }} as main_category_share_365d
-from categories
-cross join first_catalogue
-group by categories.snapshot_date, categories.customer_key
+    products.snapshot_date,
+    products.customer_key,
+    products.product_count as product_count_365d,
+    coalesce(breadths.category_count, 0) as category_count_365d,
+    breadths.main_category_share as main_category_share_365d
+from products
+left join breadths
+    on products.snapshot_date = breadths.snapshot_date and products.customer_key = breadths.customer_key

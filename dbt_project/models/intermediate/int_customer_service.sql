@@ -1,7 +1,7 @@
 -- Tickets, reviews and coupons of each customer over windows that end with each requested day, as
 -- known at its end. One row per customer who has any of them.
 with spine as (
-    {{ snapshot_spine() }}
+    select snapshot_date from {{ ref('int_snapshot_dates') }}
 ),
 
 tickets as (

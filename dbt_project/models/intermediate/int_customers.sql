@@ -1,21 +1,36 @@
 -- Every customer known at the end of each requested day, with what was then known of the person
 -- and of the person's consent. A customer is known by an own row or by an order.
 with spine as (
-    {{ snapshot_spine() }}
+    select snapshot_date from {{ ref('int_snapshot_dates') }}
+),
+
+first_known as (
+    select
+        customer_key,
+        known_date
+    from {{ ref('stg_customers') }}
+    union all
+    select
+        customer_key,
+        known_date
+    from {{ ref('int_orders') }}
+),
+
+customer_keys as (
+    select
+        customer_key,
+        min(known_date) as known_date
+    from first_known
+    group by customer_key
 ),
 
 known_customers as (
     select
         spine.snapshot_date,
-        customers.customer_key
+        customer_keys.customer_key
     from spine
-    inner join {{ ref('stg_customers') }} as customers
-        on {{ known_on('customers', 'spine.snapshot_date') }}
-    union
-    select
-        snapshot_date,
-        customer_key
-    from {{ ref('int_customer_orders') }}
+    inner join customer_keys
+        on customer_keys.known_date <= spine.snapshot_date
 ),
 
 consents as (

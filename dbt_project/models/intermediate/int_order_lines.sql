@@ -55,75 +55,44 @@ priced as (
             and {{ known_on('products', 'greatest(lines.known_date, first_products.first_known_date)') }}
 ),
 
--- Days inside a period on which the line's state changed.
-changes as (
-    select
-        order_id,
-        line_number,
-        known_date as version_date,
-        line_cancelled_date as change_date
-    from priced
-    where line_cancelled_date > known_date and line_cancelled_date < superseded_date
-    union
-    select
-        order_id,
-        line_number,
-        known_date as version_date,
-        order_cancelled_date as change_date
-    from priced
-    where order_cancelled_date > known_date and order_cancelled_date < superseded_date
-    union
-    select
-        order_id,
-        line_number,
-        known_date as version_date,
-        product_known_date as change_date
-    from priced
-    where product_known_date > known_date and product_known_date < superseded_date
-),
-
-first_changes as (
-    select
-        order_id,
-        line_number,
-        version_date,
-        min(change_date) as change_date
-    from changes
-    group by order_id, line_number, version_date
-),
-
-periods as (
+-- The days inside the period on which the state changed, in order; the period's end for none.
+clipped as (
     select
         priced.*,
-        coalesce(first_changes.change_date, priced.superseded_date) as until_date
+        least(greatest(coalesce(line_cancelled_date, superseded_date), known_date), superseded_date) as first_date,
+        least(greatest(coalesce(order_cancelled_date, superseded_date), known_date), superseded_date) as second_date,
+        least(greatest(coalesce(product_known_date, superseded_date), known_date), superseded_date) as third_date
     from priced
-    left join first_changes
-        on
-            priced.order_id = first_changes.order_id
-            and priced.line_number = first_changes.line_number
-            and priced.known_date = first_changes.version_date
+),
+
+sorted as (
+    select
+        clipped.*,
+        least(first_date, second_date, third_date) as change_1_date,
+        greatest(least(first_date, second_date), least(greatest(first_date, second_date), third_date)) as change_2_date,
+        greatest(first_date, second_date, third_date) as change_3_date
+    from clipped
+),
+
+pieces as (
+    select 0 as piece
+    union all
+    select 1 as piece
+    union all
+    select 2 as piece
+    union all
+    select 3 as piece
 ),
 
 states as (
     select
-        periods.*,
-        periods.known_date as state_date,
-        periods.until_date as next_state_date
-    from periods
-    union all
-    select
-        periods.*,
-        changes.change_date as state_date,
-        lead(changes.change_date, 1, periods.superseded_date) over (
-            partition by changes.order_id, changes.line_number, changes.version_date
-            order by changes.change_date
-        ) as next_state_date
-    from periods
-    inner join changes
-        on
-            periods.order_id = changes.order_id
-            and periods.line_number = changes.line_number
-            and periods.known_date = changes.version_date
+        sorted.*,
+        case pieces.piece when 0 then known_date when 1 then change_1_date when 2 then change_2_date else change_3_date end
+            as state_date,
+        case pieces.piece when 0 then change_1_date when 1 then change_2_date when 2 then change_3_date else superseded_date end
+            as next_state_date
+    from sorted
+    cross join pieces
 ),
 
 known as (
@@ -133,6 +102,7 @@ known as (
         coalesce(line_cancelled_date <= state_date, false) as is_line_cancelled,
         coalesce(product_known_date <= state_date, false) as is_product_known
     from states
+    where state_date < next_state_date
 ),
 
 counted as (

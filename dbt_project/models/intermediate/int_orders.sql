@@ -1,6 +1,7 @@
 -- Every state that an order went through, with the days [known_date, superseded_date) on which it
 -- was the state as known. The state as of the end of D is the one row with
--- known_date <= D < superseded_date.
+-- known_date <= D < superseded_date. Only a delivery begins no state of its own: it changes nothing
+-- else, and is not known before its delivered_date.
 with changes as (
     select
         order_id,
@@ -12,12 +13,6 @@ with changes as (
         cancelled_date as known_date
     from {{ ref('stg_orders') }}
     where cancelled_date > known_date and cancelled_date < superseded_date
-    union
-    select
-        order_id,
-        delivered_date as known_date
-    from {{ ref('stg_orders') }}
-    where delivered_date > known_date and delivered_date < superseded_date
     union
     select
         order_id,
@@ -68,8 +63,8 @@ states as (
         orders.shipping_amount,
         orders.discount_amount,
         line_amounts.last_cancelled_at,
-        case when orders.delivered_date <= periods.known_date then orders.delivered_at end as delivered_at,
-        case when orders.delivered_date <= periods.known_date then orders.delivered_date end as delivered_date,
+        orders.delivered_at,
+        orders.delivered_date,
         case when orders.cancelled_date <= periods.known_date then orders.cancelled_at end as order_cancelled_at,
         coalesce(line_amounts.line_count, 0) as line_count,
         coalesce(line_amounts.item_count, 0) as item_count,

@@ -2,7 +2,7 @@
 -- earlier, as known then, judged with what is known now. Everybody of that population gets a row:
 -- who did nothing at all within the horizon has churned.
 with spine as (
-    {{ snapshot_spine() }}
+    select snapshot_date from {{ ref('int_snapshot_dates') }}
 ),
 
 matured as (
@@ -80,4 +80,3 @@ left join orders
     on population.matured_date = orders.matured_date and population.customer_key = orders.customer_key
 left join contacts
     on population.matured_date = contacts.matured_date and population.customer_key = contacts.customer_key
-order by matured_date, customer_key

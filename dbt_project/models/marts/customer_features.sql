@@ -15,19 +15,19 @@ select
     cast({{ days_between('customers.created_date', 'rhythm.as_of_date') }} as bigint) as days_since_created,
 
     -- frequency
-    orders.order_count_30d,
-    orders.order_count_90d,
-    orders.order_count_180d,
-    orders.order_count_365d,
-    orders.order_count_lifetime,
-    rhythm.order_day_count_365d,
+    coalesce(orders.order_count_30d, 0) as order_count_30d,
+    coalesce(orders.order_count_90d, 0) as order_count_90d,
+    coalesce(orders.order_count_180d, 0) as order_count_180d,
+    coalesce(orders.order_count_365d, 0) as order_count_365d,
+    rhythm.order_count_lifetime,
+    coalesce(orders.order_day_count_365d, 0) as order_day_count_365d,
 
     -- money and price level
-    {{ amount('orders.revenue_amount_30d') }} as revenue_amount_30d,
-    {{ amount('orders.revenue_amount_90d') }} as revenue_amount_90d,
-    {{ amount('orders.revenue_amount_180d') }} as revenue_amount_180d,
-    {{ amount('orders.revenue_amount_365d') }} as revenue_amount_365d,
-    {{ amount('case when orders.unknown_margin_order_count_365d = 0 then orders.known_margin_amount_365d end') }}
+    {{ amount('coalesce(orders.revenue_amount_30d, 0)') }} as revenue_amount_30d,
+    {{ amount('coalesce(orders.revenue_amount_90d, 0)') }} as revenue_amount_90d,
+    {{ amount('coalesce(orders.revenue_amount_180d, 0)') }} as revenue_amount_180d,
+    {{ amount('coalesce(orders.revenue_amount_365d, 0)') }} as revenue_amount_365d,
+    {{ amount('case when coalesce(orders.unknown_margin_order_count_365d, 0) = 0 then coalesce(orders.known_margin_amount_365d, 0) end') }}
         as margin_amount_365d,
     {{ amount(ratio('orders.revenue_amount_365d', 'orders.order_count_365d')) }} as average_order_amount_365d,
     {{ amount('orders.max_order_amount_365d') }} as max_order_amount_365d,
@@ -39,16 +39,16 @@ select
     rhythm.gap_stddev_days,
     rhythm.gap_p90_days,
     {{ ratio('rhythm.days_since_last_order', 'rhythm.shrunk_gap_mean_days') }} as silence_ratio,
-    2 * orders.order_count_90d - orders.order_count_180d as order_count_change_90d,
-    {{ amount('2 * orders.revenue_amount_90d - orders.revenue_amount_180d') }} as revenue_amount_change_90d,
+    coalesce(2 * orders.order_count_90d - orders.order_count_180d, 0) as order_count_change_90d,
+    {{ amount('coalesce(2 * orders.revenue_amount_90d - orders.revenue_amount_180d, 0)') }} as revenue_amount_change_90d,
 
     -- returns, cancellations, discounts, coupons
-    orders.return_count_365d,
-    {{ amount('orders.return_amount_365d') }} as return_amount_365d,
-    {{ ratio('orders.returned_order_count_365d', 'orders.order_count_365d') }} as return_rate_365d,
-    orders.cancelled_order_count_365d,
-    {{ amount('orders.cancelled_amount_365d') }} as cancelled_amount_365d,
-    {{ amount('orders.discount_amount_365d') }} as discount_amount_365d,
+    coalesce(returns.return_count_365d, 0) as return_count_365d,
+    {{ amount('coalesce(returns.return_amount_365d, 0)') }} as return_amount_365d,
+    {{ ratio('coalesce(returns.returned_order_count_365d, 0)', 'orders.order_count_365d') }} as return_rate_365d,
+    coalesce(orders.cancelled_order_count_365d, 0) as cancelled_order_count_365d,
+    {{ amount('coalesce(orders.cancelled_amount_365d, 0)') }} as cancelled_amount_365d,
+    {{ amount('coalesce(orders.discount_amount_365d, 0)') }} as discount_amount_365d,
     {{ ratio('orders.discount_amount_365d', 'orders.net_amount_365d') }} as discount_rate_365d,
     {{ ratio('orders.discounted_order_count_365d', 'orders.order_count_365d') }} as discounted_order_rate_365d,
     coalesce(service.coupon_redeemed_count_365d, 0) as coupon_redeemed_count_365d,
@@ -57,20 +57,20 @@ select
     -- breadth
     coalesce(products.product_count_365d, 0) as product_count_365d,
     coalesce(products.category_count_365d, 0) as category_count_365d,
-    cast(orders.item_count_365d as bigint) as item_count_365d,
+    cast(coalesce(orders.item_count_365d, 0) as bigint) as item_count_365d,
     products.main_category_share_365d,
 
     -- the same weeks a year ago, where the shop's history reaches back over all of them
-    case when {{ history_start_date() }} <= {{ add_days('rhythm.as_of_date', -364) }} then orders.order_count_same_weeks_last_year end
+    case when {{ history_start_date() }} <= {{ add_days('rhythm.as_of_date', -364) }} then coalesce(orders.order_count_same_weeks_last_year, 0) end
         as order_count_same_weeks_last_year,
-    {{ amount('case when ' ~ history_start_date() ~ ' <= ' ~ add_days('rhythm.as_of_date', -364) ~ ' then orders.revenue_amount_same_weeks_last_year end') }}
+    {{ amount('case when ' ~ history_start_date() ~ ' <= ' ~ add_days('rhythm.as_of_date', -364) ~ ' then coalesce(orders.revenue_amount_same_weeks_last_year, 0) end') }}
         as revenue_amount_same_weeks_last_year,
     {{ history_start_date() }} <= {{ add_days('rhythm.as_of_date', -364) }} as has_last_year,
 
     -- deliveries
-    orders.late_delivery_count_180d,
+    coalesce(orders.late_delivery_count_180d, 0) as late_delivery_count_180d,
     {{ ratio('orders.delivery_sum_days_180d', 'orders.delivered_count_180d') }} as delivery_days_mean_180d,
-    orders.undelivered_order_count,
+    coalesce(orders.undelivered_order_count, 0) as undelivered_order_count,
 
     -- browsing
     coalesce(engagement.event_count_7d, 0) as event_count_7d,
@@ -111,8 +111,10 @@ select
 from {{ ref('int_purchase_rhythm') }} as rhythm
 inner join {{ ref('int_customers') }} as customers
     on rhythm.as_of_date = customers.snapshot_date and rhythm.customer_key = customers.customer_key
-inner join {{ ref('int_customer_orders') }} as orders
+left join {{ ref('int_customer_orders') }} as orders
     on rhythm.as_of_date = orders.snapshot_date and rhythm.customer_key = orders.customer_key
+left join {{ ref('int_customer_returns') }} as returns
+    on rhythm.as_of_date = returns.snapshot_date and rhythm.customer_key = returns.customer_key
 left join {{ ref('int_customer_products') }} as products
     on rhythm.as_of_date = products.snapshot_date and rhythm.customer_key = products.customer_key
 left join {{ ref('int_customer_engagement') }} as engagement
@@ -124,4 +126,3 @@ left join {{ ref('int_customer_service') }} as service
 left join {{ ref('int_customer_contacts') }} as contacts
     on rhythm.as_of_date = contacts.snapshot_date and rhythm.customer_key = contacts.customer_key
 where rhythm.is_in_population
-order by snapshot_date, customer_key

@@ -17,8 +17,8 @@ select
     {{ amount('case when coalesce(orders.unknown_margin_order_count_365d, 0) = 0 then coalesce(orders.known_margin_amount_365d, 0) end') }}
         as margin_amount_365d,
     coalesce(orders.unknown_margin_order_count_365d, 0) = 0 as is_margin_known,
-    coalesce(orders.order_count_lifetime, 0) as order_count_lifetime,
-    {{ amount('coalesce(orders.revenue_amount_lifetime, 0)') }} as revenue_amount_lifetime,
+    coalesce(rhythm.order_count_lifetime, 0) as order_count_lifetime,
+    {{ amount('coalesce(rhythm.revenue_amount_lifetime, 0)') }} as revenue_amount_lifetime,
     customers.has_email_consent,
     customers.has_sms_consent,
     customers.has_phone_consent,
@@ -27,7 +27,7 @@ select
     coalesce(service.ticket_count_30d, 0) as ticket_count_30d,
     coalesce(service.low_rating_count_90d, 0) as low_rating_count_90d,
     coalesce(orders.undelivered_order_count, 0) as undelivered_order_count,
-    coalesce(orders.return_count_30d, 0) as return_count_30d,
+    coalesce(returns.return_count_30d, 0) as return_count_30d,
     contacts.last_contact_date,
     coalesce(contacts.contact_count_7d, 0) as contact_count_7d,
     coalesce(contacts.contact_count_30d, 0) as contact_count_30d
@@ -36,8 +36,9 @@ left join {{ ref('int_purchase_rhythm') }} as rhythm
     on customers.snapshot_date = rhythm.as_of_date and customers.customer_key = rhythm.customer_key
 left join {{ ref('int_customer_orders') }} as orders
     on customers.snapshot_date = orders.snapshot_date and customers.customer_key = orders.customer_key
+left join {{ ref('int_customer_returns') }} as returns
+    on customers.snapshot_date = returns.snapshot_date and customers.customer_key = returns.customer_key
 left join {{ ref('int_customer_service') }} as service
     on customers.snapshot_date = service.snapshot_date and customers.customer_key = service.customer_key
 left join {{ ref('int_customer_contacts') }} as contacts
     on customers.snapshot_date = contacts.snapshot_date and customers.customer_key = contacts.customer_key
-order by snapshot_date, customer_key

@@ -1,7 +1,7 @@
 -- Campaign messages of which something became known on each requested day, in their state at its
 -- end: sent, opened, clicked. The last row of a message up to any day is its state as of that day.
 with spine as (
-    {{ snapshot_spine() }}
+    select snapshot_date from {{ ref('int_snapshot_dates') }}
 )
 
 select
@@ -23,4 +23,3 @@ inner join {{ ref('stg_deliveries') }} as deliveries
             or deliveries.opened_date = spine.snapshot_date
             or deliveries.clicked_date = spine.snapshot_date
         )
-order by snapshot_date, campaign_id, customer_key, channel, sent_at

@@ -1,7 +1,7 @@
 -- Order lines of which something became known on each requested day, in their state at its end.
 -- The last row of a line up to any day is its state as of that day.
 with spine as (
-    {{ snapshot_spine() }}
+    select snapshot_date from {{ ref('int_snapshot_dates') }}
 )
 
 select
@@ -24,4 +24,3 @@ select
 from spine
 inner join {{ ref('int_order_lines') }} as lines
     on spine.snapshot_date = lines.known_date
-order by snapshot_date, order_id, line_number

@@ -1,7 +1,7 @@
 -- Orders of which something became known on each requested day, in their state at its end. The
 -- last row of an order up to any day is its state as of that day.
 with spine as (
-    {{ snapshot_spine() }}
+    select snapshot_date from {{ ref('int_snapshot_dates') }}
 )
 
 select
@@ -11,7 +11,7 @@ select
     orders.ordered_at,
     orders.ordered_date,
     orders.channel,
-    orders.delivered_at,
+    case when orders.delivered_date <= spine.snapshot_date then orders.delivered_at end as delivered_at,
     orders.cancelled_at,
     orders.is_wholly_cancelled,
     cast(orders.line_count as bigint) as line_count,
@@ -25,5 +25,6 @@ select
     orders.is_margin_known
 from spine
 inner join {{ ref('int_orders') }} as orders
-    on spine.snapshot_date = orders.known_date
-order by snapshot_date, order_id
+    on
+        {{ known_on('orders', 'spine.snapshot_date') }}
+        and (orders.known_date = spine.snapshot_date or orders.delivered_date = spine.snapshot_date)
