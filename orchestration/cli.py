@@ -68,7 +68,14 @@ def _init(args: argparse.Namespace) -> None:
 def _demo(args: argparse.Namespace) -> None:
     from orchestration.demo import demo
 
-    demo(args.source, args.data, args.customers, fresh=args.fresh)
+    demo(
+        args.source,
+        args.data,
+        args.customers,
+        timezone=args.timezone,
+        currency=args.currency,
+        fresh=args.fresh,
+    )
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -186,6 +193,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--data", type=Path, help="folder of the source's files")
     sub.add_argument("--customers", type=int, default=20_000, help="of the simulated shop")
+    sub.add_argument("--timezone", default="UTC", help="of a shop in the source contract")
+    sub.add_argument("--currency", default="EUR", help="of a shop in the source contract")
     sub.add_argument("--fresh", action="store_true", help="throw the demo's home away first")
 
     sub = command("run", _run, "run the daily job for a day or a range, in one run")

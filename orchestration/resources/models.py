@@ -137,6 +137,18 @@ class Models:
             CutPoints.from_json(json.dumps(document["cut_points"])),
         )
 
+    def candidates(self, ref: ModelRef) -> list[tuple[str, dict[str, float]]]:
+        """Return the candidates of the training behind a version with their metrics, best first."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient(self.uri, self.uri)
+        experiment = client.get_run(ref.run_id).info.experiment_id
+        runs = client.search_runs(
+            [experiment], f"tags.`mlflow.parentRunId` = '{ref.run_id}'", max_results=50
+        )
+        found = [(run.info.run_name or "", dict(run.data.metrics)) for run in runs]
+        return sorted(found, key=lambda pair: pair[1]["log_loss"])
+
     def describe(self, result: TrainingResult, ref: ModelRef) -> dict[str, Any]:
         """Return what Dagster shows of a training: the decision, and the comparison as a table."""
         import dagster as dg

@@ -1,0 +1,359 @@
+"""The demo: a shop with a past, trained, run for a month, a campaign measured, told in words.
+
+What belongs here: the order of the steps, and the summary for a shop owner. Each step is the same
+code that the schedule and the command line run.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestration.resources.home import Home, HomeError, Shop, write_atomically
+from orchestration.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from orchestration.resources.platform import Platform
+
+SIMULATED = Shop(
+    "Europe/Berlin", "EUR", date(2024, 1, 1), date(2025, 6, 30), source="simulated"
+)
+SEED = 7
+# The campaign is assigned this many days before the end, so that its window of 28 days has closed.
+CAMPAIGN_DAYS = 30
+# A historic shop's last days that are run daily.
+LAST_DAYS = 7
+EXAMPLE = Path(__file__).parent / "defs" / "campaigns" / "example_campaign.yaml"
+
+
+def demo(
+    source: str,
+    data: Path | None,
+    customers: int,
+    *,
+    timezone: str = "UTC",
+    currency: str = "EUR",
+    fresh: bool = False,
+) -> None:
+    """Make a home of `source`, run the main job on it and print the summary.
+
+    A demo that was interrupted goes on where it stopped: files already delivered are not delivered
+    again, days already published are published again without change.
+    """
+    started = time.monotonic()
+    root = Settings().home
+    if fresh and Home.exists(root):
+        shutil.rmtree(root)
+    if source == "simulated":
+        home = Home.create(root, SIMULATED)
+        _simulated(home, customers)
+    else:
+        if data is None:
+            raise HomeError(f"--source {source} needs --data FOLDER")
+        home = _delivered(root, source, data, timezone, currency)
+        _historic(home)
+    text = summary(home)
+    write_atomically(home.root / "summary.txt", text.encode() + b"\n")
+    print(f"\n{text}\n\nDone in {time.monotonic() - started:.0f} s.")
+
+
+def _simulated(home: Home, customers: int) -> None:
+    from orchestration.defs.sources.simulated import simulate_into
+    from orchestration.runs import run_days, run_history, run_training, say
+
+    first, last = home.shop.first_day, home.shop.last_day
+    assert last is not None
+    enrolled = last - timedelta(days=CAMPAIGN_DAYS)
+    after = enrolled + timedelta(days=1)
+
+    def deliver(start: date, end: date) -> None:
+        if not (home.root / "simulated" / f"{start}_{end - timedelta(days=1)}.json").is_file():
+            simulate_into(home, start, end, customers, SEED, lambda text: print(f"  {text}"))
+
+    say(f"1/6  The simulated shop delivers {first} .. {enrolled}: {customers:,} customers")
+    deliver(first, after)
+    _place_campaign(home, enrolled)
+    say(f"2/6  Features and labels of past days, fortnightly, up to {enrolled}")
+    run_history(home, enrolled)
+    say(f"3/6  Training: six candidates, out of time, as of {enrolled}")
+    run_training(home, enrolled)
+    say(f"4/6  The daily job for {enrolled}: scores, segments, at-risk list, campaign cohort")
+    run_days(home, enrolled, enrolled)
+    _export(home, enrolled)
+    say(f"5/6  The campaign runs: the shop delivers {after} .. {last}")
+    deliver(after, last + timedelta(days=1))
+    say(f"6/6  The daily job for {after} .. {last}, in one run")
+    run_days(home, after, last)
+
+
+def _historic(home: Home) -> None:
+    from orchestration.runs import run_days, run_history, run_training, say
+
+    last = home.shop.last_day
+    assert last is not None
+    first = last - timedelta(days=LAST_DAYS - 1)
+    _place_campaign(home, last)
+    say(f"2/4  Features and labels of past days, fortnightly, up to {first}")
+    run_history(home, first)
+    say(f"3/4  Training: six candidates, out of time, as of {first}")
+    run_training(home, first)
+    say(f"4/4  The daily job for {first} .. {last}, in one run")
+    run_days(home, first, last)
+
+
+def _delivered(root: Path, source: str, data: Path, timezone: str, currency: str) -> Home:
+    from orchestration.runs import say
+
+    if not data.is_dir():
+        raise HomeError(f"{data} is not a folder")
+    if source == "online-retail-ii":
+        from orchestration.defs.sources.online_retail_ii import (
+            CURRENCY,
+            FIRST_DAY,
+            LAST_DAY,
+            TIMEZONE,
+            import_online_retail_ii,
+        )
+
+        # The data knows nothing of consent. A real shop must say what an absent record means.
+        shop = Shop(
+            TIMEZONE,
+            CURRENCY,
+            FIRST_DAY,
+            LAST_DAY,
+            consent_without_records="granted",
+            source=source,
+        )
+        home = Home.create(root, shop)
+        say(f"1/4  Importing Online Retail II from {data}")
+        print(import_online_retail_ii(data, home.landing))
+        return home
+    from orchestration.defs.sources.landing import delivered_days
+
+    say(f"1/4  Taking files in the source contract from {data}")
+    first, last = delivered_days(data)
+    home = Home.create(root, Shop(timezone, currency, first, last, source=source))
+    shutil.copytree(data, home.landing, dirs_exist_ok=True)
+    return home
+
+
+def _place_campaign(home: Home, day: date) -> None:
+    """Put the example campaign into the home, starting on `day`, unless it is there."""
+    target = home.campaigns / "winback.yaml"
+    if not target.is_file():
+        lines = EXAMPLE.read_text(encoding="utf-8").splitlines(keepends=True)
+        moved = [
+            f"start_date: {day}\n" if line.startswith("start_date:") else line for line in lines
+        ]
+        write_atomically(target, "".join(moved).encode())
+
+
+def _export(home: Home, day: date) -> None:
+    """Dry run, then export by the approver whom the campaign file names."""
+    import re
+
+    from orchestration.defs.campaigns.export import export, preview
+    from orchestration.defs.campaigns.files import read_campaigns
+
+    for campaign in read_campaigns(home):
+        text = preview(home, campaign.id, day)
+        print(f"  {text.splitlines()[0]}")
+        found = re.search(r"--token (\w+)", text)
+        assert found is not None
+        for path in export(home, campaign.id, day, campaign.approver, found.group(1)):
+            print(f"  wrote {path}")
+
+
+# -- the summary -----------------------------------------------------------------------------------
+
+
+def summary(home: Home) -> str:
+    """Return what the last published day says, in words for a shop owner."""
+    from orchestration.resources.platform import Platform
+    from orchestration.tables import CHURN_SCORES
+
+    platform = Platform(root=str(home.root))
+    days = platform.lake.days(CHURN_SCORES)
+    if not days:
+        raise HomeError("nothing is scored yet; run the daily job first")
+    day = days[-1]
+    parts = [
+        _risk(platform, day),
+        _segments(platform, day),
+        _campaigns(platform, day),
+        _model(platform),
+        _where(home, day),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _risk(platform: Platform, day: date) -> str:
+    from orchestration.tables import AT_RISK_LIST, CHURN_SCORES
+
+    shop = platform.home.shop
+    scores = platform.lake.read_frame(CHURN_SCORES, [day])
+    listed = platform.lake.read_frame(AT_RISK_LIST, [day])
+    p = scores["churn_probability"]
+    at_risk = float(scores["margin_at_risk_amount"].sum())
+    lines = [
+        f"THE SHOP ON {day}",
+        f"  customers scored             {len(scores):>12,}   (bought in the last "
+        f"{shop.active_window_days} days)",
+        f"  expected to stop buying      {p.sum():>12,.0f}   ({p.mean():.0%} have no order in the "
+        f"next {shop.horizon_days} days)",
+        f"  margin at risk               {at_risk:>12,.0f} {shop.currency}"
+        + ("  (margin rate assumed: no unit costs)" if scores["is_margin_assumed"].any() else ""),
+        f"  on today's at-risk list      {len(listed):>12,}   worth "
+        f"{float(listed['margin_at_risk_amount'].sum()) if len(listed) else 0:,.0f} {shop.currency}",
+    ]
+    if len(listed):
+        plays = listed["suggested_play"].value_counts()
+        lines.append(
+            "  suggested                    "
+            + ", ".join(f"{count} x {play.replace('_', ' ')}" for play, count in plays.items())
+        )
+    if shop.consent_without_records == "granted":
+        lines.append(
+            "  NOTE: this shop delivers no consent records; consent is ASSUMED for the demo."
+        )
+    return "\n".join(lines)
+
+
+def _segments(platform: Platform, day: date) -> str:
+    from orchestration.tables import CUSTOMER_SEGMENTS
+
+    segments = platform.lake.read_frame(CUSTOMER_SEGMENTS, [day])
+    lifecycle = segments["lifecycle"].value_counts()
+    rfm = segments["rfm_segment"].dropna().value_counts()
+    clusters = segments["cluster_name"].dropna().value_counts()
+    return "\n".join(
+        [
+            "SEGMENTS",
+            "  lifecycle   " + ", ".join(f"{name} {n:,}" for name, n in lifecycle.items()),
+            "  RFM         " + ", ".join(f"{name} {n:,}" for name, n in rfm.items()),
+            "  K-means     " + ", ".join(f"{name} {n:,}" for name, n in clusters.items()),
+        ]
+    )
+
+
+def _campaigns(platform: Platform, day: date) -> str:
+    from orchestration.tables import CAMPAIGN_ASSIGNMENTS, CAMPAIGN_COHORTS, CAMPAIGN_OUTCOMES
+
+    lines = ["CAMPAIGNS"]
+    ledger = platform.lake.read_frame(CAMPAIGN_ASSIGNMENTS)
+    cohorts = platform.lake.read_frame(CAMPAIGN_COHORTS)
+    for campaign, own in ledger.groupby("campaign_id"):
+        arms = ", ".join(f"{arm} {n:,}" for arm, n in own["arm"].value_counts().sort_index().items())
+        excluded = cohorts[(cohorts["campaign_id"] == campaign) & cohorts["arm"].isna()]
+        lines.append(f"  {campaign}: assigned on {min(own['assigned_date'])}: {arms}")
+        if len(excluded):
+            why = excluded["exclusion_reason"].value_counts()
+            lines.append(
+                f"    left out before randomisation: {len(excluded):,} ("
+                + ", ".join(f"{reason} {n:,}" for reason, n in why.items())
+                + ")"
+            )
+    outcomes = platform.lake.read_frame(CAMPAIGN_OUTCOMES, [day])
+    truths = _truths(platform.home, platform, outcomes)
+    for row in outcomes.itertuples():
+        name = f"    {row.arm} on {row.metric}"
+        if row.status == "window_open":
+            lines.append(f"{name}: the window is open until {row.window_end_date}")
+        elif row.effect is None or row.effect != row.effect:
+            lines.append(f"{name}: no effect shown, {row.status} (p = {row.srm_p_value:.2g})")
+        else:
+            unit = 100 if row.metric == "retained" else 1
+            sign = " points" if row.metric == "retained" else ""
+            text = (
+                f"{name}: {row.effect * unit:+.2f}{sign} per customer "
+                f"[{row.effect_low * unit:+.2f}, {row.effect_high * unit:+.2f}], {row.status}"
+            )
+            true = truths.get((row.campaign_id, row.arm, row.metric))
+            if true is not None:
+                text += f"; simulated truth {true * unit:+.2f}"
+            lines.append(text)
+    return "\n".join(lines) if len(lines) > 1 else ""
+
+
+def _truths(
+    home: Home, platform: Platform, outcomes: pd.DataFrame
+) -> dict[tuple[str, str, str], float]:
+    """Return the true effect per campaign, arm and metric; only a simulated shop knows it."""
+    import json
+
+    if home.shop.source != "simulated" or outcomes.empty:
+        return {}
+    from ml.simulation import true_effects
+    from orchestration.defs.campaigns.files import read_campaigns
+    from orchestration.defs.sources.simulated import shop_config, treatments
+
+    assert home.shop.last_day is not None
+    record = json.loads(sorted((home.root / "simulated").glob("*.json"))[0].read_text())
+    config = shop_config(home, record["n_customers"], record["seed"])
+    sent = treatments(home, home.shop.last_day)
+    assert sent is not None
+    found = {}
+    for campaign in read_campaigns(home):
+        for arm in campaign.arms:
+            if arm.name == campaign.control_arm:
+                continue
+            own = sent[
+                (sent["campaign_id"] == campaign.id)
+                & sent["arm"].isin([arm.name, campaign.control_arm])
+            ].copy()
+            if own.empty:
+                continue
+            own["arm"] = own["arm"].replace(campaign.control_arm, "control")
+            # The outcome counts from the day after assignment, which is the day of sending.
+            effects = true_effects(
+                config, own, campaign.id, campaign.outcome.window_days - 1, n_replicates=20
+            ).mean(numeric_only=True)
+            cost = float(campaign.contact_cost(arm.name))
+            found[campaign.id, arm.name, "retained"] = effects["effect_is_retained"]
+            found[campaign.id, arm.name, "order_count"] = effects["effect_order_count"]
+            found[campaign.id, arm.name, "revenue_amount"] = effects["effect_revenue_amount"]
+            found[campaign.id, arm.name, "margin_amount"] = effects["effect_margin_amount"] - cost
+    return found
+
+
+def _model(platform: Platform) -> str:
+    from orchestration.defs.models.assets import CHURN_MODEL
+
+    ref = platform.models.resolve(CHURN_MODEL)
+    lines = [
+        f"CHAMPION MODEL: {ref.recipe}, version {ref.version}, labels up to "
+        f"{ref.last_matured_date}; all candidates on the same out-of-time customers",
+        f"  {'candidate':24}{'log loss':>9}{'ROC AUC':>9}{'avg prec':>9}{'lift@10%':>9}"
+        f"{'Brier':>8}{'ECE':>7}",
+    ]
+    for name, metrics in platform.models.candidates(ref):
+        lines.append(
+            f"  {name:24}{metrics['log_loss']:9.4f}{metrics['roc_auc']:9.4f}"
+            f"{metrics['average_precision']:9.4f}{metrics['top_decile_lift']:9.2f}"
+            f"{metrics['brier']:8.4f}{metrics['ece']:7.3f}"
+        )
+    moves = platform.models.history(CHURN_MODEL)
+    lines.append(f"  {moves[-1].kind}: {moves[-1].reason}")
+    return "\n".join(lines)
+
+
+def _where(home: Home, day: date) -> str:
+    return "\n".join(
+        [
+            "WHERE THINGS ARE",
+            f"  published tables (Delta)     {home.lake}",
+            f"  at-risk list                 {home.exports / 'at_risk' / f'{day}.csv'}",
+            f"  campaign files               {home.exports / 'campaigns'}",
+            f"  quality reports              {home.data_docs / 'index.html'}",
+            "",
+            "WHAT NEXT",
+            "  make up                      look around: Dagster and MLflow in the browser",
+            "  make backfill FROM=... TO=...  run any days again, in one run",
+            "  README.md                    bring your own data",
+        ]
+    )
