@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
     from orchestration.resources.platform import Platform
 
-SIMULATED = Shop(
-    "Europe/Berlin", "EUR", date(2024, 1, 1), date(2025, 6, 30), source="simulated"
-)
+SIMULATED = Shop("Europe/Berlin", "EUR", date(2024, 1, 1), date(2025, 6, 30), source="simulated")
 SEED = 7
 # The campaign is assigned this many days before the end, so that its window of 28 days has closed.
 CAMPAIGN_DAYS = 30
@@ -248,7 +246,9 @@ def _campaigns(platform: Platform, day: date) -> str:
     ledger = platform.lake.read_frame(CAMPAIGN_ASSIGNMENTS)
     cohorts = platform.lake.read_frame(CAMPAIGN_COHORTS)
     for campaign, own in ledger.groupby("campaign_id"):
-        arms = ", ".join(f"{arm} {n:,}" for arm, n in own["arm"].value_counts().sort_index().items())
+        arms = ", ".join(
+            f"{arm} {n:,}" for arm, n in own["arm"].value_counts().sort_index().items()
+        )
         excluded = cohorts[(cohorts["campaign_id"] == campaign) & cohorts["arm"].isna()]
         lines.append(f"  {campaign}: assigned on {min(own['assigned_date'])}: {arms}")
         if len(excluded):

@@ -133,7 +133,7 @@ def run_history(home: "Home", end: date, every_days: int = 14, start: date | Non
 def run_training(home: "Home", as_of: date | None = None) -> str:
     """Train, compare and register the models as of a day."""
     config = {"config": {"as_of": as_of.isoformat() if as_of else ""}}
-    ops = {name: config for name in ("models__churn", "models__customer_segments")}
+    ops = dict.fromkeys(("models__churn", "models__customer_segments"), config)
     return run_job(home, "training", config={"ops": ops})
 
 

@@ -84,7 +84,11 @@ def serve(home: Home, dagster_port: int, mlflow_port: int) -> int:
         for name, command in commands.items():
             with (logs / f"{name}.log").open("ab") as log:
                 processes[name] = subprocess.Popen(
-                    command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                    command,
+                    stdout=log,
+                    stderr=log,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
                 )
         _remember(home, {name: process.pid for name, process in processes.items()})
         _wait_until_ready(processes, {"dagster": dagster_port, "mlflow": mlflow_port}, logs)

@@ -132,7 +132,6 @@ CHURN_SCORES = Table(
         is_rescore boolean: that day is after the scored day, so this score is no forecast
     """),
     "snapshot_date",
-    may_be_empty=False,
 )
 
 CUSTOMER_SEGMENTS = Table(

@@ -7,7 +7,7 @@ metadata it reports. What does not: what any one table contains.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -62,13 +62,23 @@ def mart_key(name: str) -> dg.AssetKey:
 
 @dataclass
 class Made:
-    """The rows of one day, and where they come from."""
+    """The rows of one day, and where they come from.
+
+    `are_rows_due` says whether an empty day would be a fault; None leaves it to the declaration.
+    """
 
     frame: "pd.DataFrame | pa.Table"
     generation: int
     inputs: dict[str, str] = field(default_factory=dict)
     model_version: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    are_rows_due: bool | None = None
+
+    def table(self, declared: "Table") -> "Table":
+        """Return the declaration that this day is judged by."""
+        if self.are_rows_due is None:
+            return declared
+        return replace(declared, may_be_empty=not self.are_rows_due)
 
 
 @dataclass
@@ -183,14 +193,14 @@ def publish_days(
     key = lake_key(table.name)
     reported: dict[date, dict[str, Any]] = {}
     bad: dict[date, str] = {}
-    verdicts: "list[tuple[date, Outcome]]" = []
+    verdicts: list[tuple[date, Outcome]] = []
     crashed: Exception | None = None
     for number, day in enumerate(run.days, start=1):
         started = time.perf_counter()
         try:
             made = make(run, day)
             outcome = platform.publisher.run(
-                table,
+                made.table(table),
                 day,
                 made.frame,
                 Facts(run.run_id, made.generation, made.inputs, made.model_version),

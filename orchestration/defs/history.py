@@ -89,7 +89,7 @@ def history_job(loggers: Mapping[str, dg.LoggerDefinition] | None = None) -> dg.
             for number, day in enumerate(days, start=1):
                 made = exported.pop(day)
                 outcome = platform.publisher.run(
-                    table, day, made.frame, Facts(context.run_id, made.generation)
+                    made.table(table), day, made.frame, Facts(context.run_id, made.generation)
                 )
                 if outcome.publication is None:
                     refused.append(f"{name} of {day}: {'; '.join(outcome.audit.failures)}")

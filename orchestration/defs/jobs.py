@@ -92,4 +92,3 @@ def sensors() -> list[dg.SensorDefinition]:
             )
 
     return [stale_days]
-

@@ -98,10 +98,17 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         from expectations.suites import suite_for
         from orchestration.resources.publishing import Publisher
 
+        shop = self.home.shop
+        parameters = {
+            "active_window_days": shop.active_window_days,
+            "horizon_days": shop.horizon_days,
+        }
         return Publisher(
             self.home.staging,
             self.lake,
-            auditor=lambda content, table, day: audit(content, table, day, docs=self.docs),
-            suite_version=lambda table: suite_for(table).version,
+            auditor=lambda content, table, day: audit(
+                content, table, day, docs=self.docs, parameters=parameters
+            ),
+            suite_version=lambda table: suite_for(table, parameters).version,
             finish=self.docs.build,
         )

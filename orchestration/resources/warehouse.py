@@ -53,7 +53,6 @@ class Warehouse:
 
         A day without rows is an empty table of the declared columns, not an absence.
         """
-        import pyarrow as pa
         import pyarrow.compute as pc
 
         names = ", ".join(column.name for column in table.columns)

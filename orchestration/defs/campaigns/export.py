@@ -38,9 +38,7 @@ def preview(home: Home, campaign_id: str, day: date | None) -> str:
     )
 
 
-def export(
-    home: Home, campaign_id: str, day: date | None, approver: str, token: str
-) -> list[Path]:
+def export(home: Home, campaign_id: str, day: date | None, approver: str, token: str) -> list[Path]:
     """Write the cohort as CSV and Parquet; return the paths.
 
     Raises:
@@ -49,9 +47,7 @@ def export(
     from ml.campaigns.export import export_cohort
 
     campaign, cohort, identities, status, day = _inputs(home, campaign_id, day)
-    files = export_cohort(
-        campaign, cohort, identities, status, day, approver=approver, token=token
-    )
+    files = export_cohort(campaign, cohort, identities, status, day, approver=approver, token=token)
     folder = home.exports / "campaigns" / campaign.id
     paths = [folder / f"{day}.csv", folder / f"{day}.parquet"]
     for path, content in zip(paths, (files.csv, files.parquet), strict=True):
@@ -67,7 +63,9 @@ def _inputs(
     platform = Platform(root=str(home.root))
     campaigns = {campaign.id: campaign for campaign in read_campaigns(home)}
     if campaign_id not in campaigns:
-        raise HomeError(f"no campaign {campaign_id!r} in {home.campaigns}; it has {list(campaigns)}")
+        raise HomeError(
+            f"no campaign {campaign_id!r} in {home.campaigns}; it has {list(campaigns)}"
+        )
     campaign = campaigns[campaign_id]
     status_table = mart_tables()["customer_status"]
     published = platform.lake.days(status_table)

@@ -6,6 +6,7 @@ those are, and of which load, is written beside it, so that nobody publishes a d
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, timedelta
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,7 @@ from orchestration.resources.warehouse import POOL
 from orchestration.tables import mart_tables
 
 if TYPE_CHECKING:
-    from datetime import date
-
+    import duckdb
     from dagster_dbt import DbtProject
 
     from expectations.schema import Table
@@ -135,6 +135,7 @@ def export(platform: Platform, table: "Table", days: "Sequence[date]") -> "dict[
                 "select day, generation from ops.mart_days where table_name = ?", [table.name]
             ).fetchall()
         )
+        due = {day: are_rows_due(connection, platform, table, day) for day in days}
     missing = [day.isoformat() for day in days if day not in held]
     if missing:
         raise NotPublishedError(
@@ -143,7 +144,38 @@ def export(platform: Platform, table: "Table", days: "Sequence[date]") -> "dict[
             "those days, in the same run"
         )
     content = platform.warehouse.export_candidates(table, days)
-    return {day: Made(content[day], held[day]) for day in days}
+    return {day: Made(content[day], held[day], are_rows_due=due[day]) for day in days}
+
+
+# So many orders in a window, none of them cancelled as an order: somebody bought. Fewer may all
+# have been cancelled line by line.
+CERTAINLY_BOUGHT = 20
+
+
+def are_rows_due(
+    connection: "duckdb.DuckDBPyConnection", platform: Platform, table: "Table", day: date
+) -> bool | None:
+    """Return whether an empty partition of `table` would be a fault, judged from raw facts.
+
+    None where the table may be empty on any day (a day without orders is legal).
+    """
+    shop = platform.home.shop
+    if table.name == "customer_status":
+        query, values = "select count(*) from raw.customers where occurred_date <= ?", [day]
+        least = 1
+    elif table.name in ("customer_features", "churn_labels"):
+        end = day - timedelta(days=shop.horizon_days if table.name == "churn_labels" else 0)
+        query = (
+            "select count(*) from raw.orders where _is_current and cancelled_at is null "
+            "and occurred_date > ? and occurred_date <= ? "
+            "and coalesce(arrived_date, occurred_date) <= ?"
+        )
+        values = [end - timedelta(days=shop.active_window_days), end, end]
+        least = CERTAINLY_BOUGHT
+    else:
+        return None
+    row = connection.execute(query, values).fetchone()
+    return bool(row and row[0] >= least)
 
 
 def _published(table: "Table", partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
@@ -158,11 +190,10 @@ def _published(table: "Table", partitions: dg.DailyPartitionsDefinition) -> dg.A
         opens_warehouse=True,
     )
     def publish(run: Run, day: "date") -> Made:
-        exported: "dict[date, Made]" = run.once(
+        exported: dict[date, Made] = run.once(
             "export", lambda: export(run.platform, table, run.days)
         )
-        made = exported.pop(day)
-        return made
+        return exported.pop(day)
 
     return publish
 

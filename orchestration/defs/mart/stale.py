@@ -48,6 +48,7 @@ def stale_days(platform: Platform) -> dict[date, int]:
                 stale[day] = max(later)
     return stale
 
+
 def ranges(stale: dict[date, int]) -> Iterator[tuple[date, date, int]]:
     """Yield runs of consecutive days as (first, last, newest load that restates them)."""
     days = sorted(stale)

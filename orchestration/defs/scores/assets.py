@@ -63,6 +63,7 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
             generation=found["customer_features"].generation,
             inputs={f"{name}/{day}": p.content_hash for name, p in found.items()},
             model_version=str(ref.version),
+            are_rows_due=len(features) > 0,
             metadata={
                 "customers_scored": len(scores),
                 "expected_churners": round(float(scores["churn_probability"].sum()), 1),

@@ -53,6 +53,7 @@ def segment_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDe
             generation=found.generation,
             inputs={f"customer_status/{day}": found.content_hash},
             model_version=model.version,
+            are_rows_due=len(status) > 0,
             metadata={
                 **{
                     f"lifecycle_{name}": int(count)

@@ -47,6 +47,7 @@ class SourceColumn:
     required: bool = False
     identifier: bool = False
     outcome: bool = False
+    known_with: str | None = None
     allowed: tuple[str, ...] = ()
     minimum: Decimal | None = None
     maximum: Decimal | None = None
@@ -216,6 +217,9 @@ def _table(name: str, body: dict[str, Any]) -> SourceTable:
         event_time=body["event_time"],
         columns=(*columns, arrived),
     )
+    for column in table.columns:
+        if column.known_with is not None and column.known_with not in table.outcomes:
+            raise ContractError(f"{name}.{column.name}: {column.known_with} is not an outcome")
     unkeyed = set(table.primary_key) - set(table.required_columns)
     if unkeyed:
         # a key that may be empty cannot tell two rows apart
@@ -229,7 +233,8 @@ def _table(name: str, body: dict[str, Any]) -> SourceTable:
 
 
 def _column(table: str, name: str, body: dict[str, Any]) -> SourceColumn:
-    known = {"type", "description", "required", "identifier", "outcome", "allowed", "min", "max"}
+    known = {"type", "description", "required", "identifier", "outcome", "known_with", "allowed"}
+    known |= {"min", "max"}
     if unknown := set(body) - known:
         raise ContractError(f"{table}.{name}: unknown properties {sorted(unknown)}")
     if body["type"] not in DUCKDB_TYPES:
@@ -247,6 +252,7 @@ def _column(table: str, name: str, body: dict[str, Any]) -> SourceColumn:
         required=bool(body.get("required", False)),
         identifier=bool(body.get("identifier", False)),
         outcome=bool(body.get("outcome", False)),
+        known_with=body.get("known_with"),
         allowed=tuple(body.get("allowed", ())),
         minimum=number("min"),
         maximum=number("max"),

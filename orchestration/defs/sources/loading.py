@@ -548,11 +548,6 @@ class _Loader:
                 ) GROUP BY {key} HAVING count(*) > 1"""
         )
         (contested,) = self._one("SELECT count(*) FROM _contested")
-        changed = "_new n"
-        if contested:
-            same = " AND ".join(f"r.{c} IS NOT DISTINCT FROM n.{c}" for c in content)
-            # What is already the current row restates nothing when it is delivered again.
-            changed = f"(FROM _new n ANTI JOIN {raw} r ON r._is_current AND {same}) n"
         if table.name == "order_items":
             day, join = (
                 "o.occurred_date",
@@ -560,6 +555,14 @@ class _Loader:
             )
         else:
             day, join = "n.occurred_date", ""
+        changed = "_new n"
+        if contested:
+            same = " AND ".join(f"r.{c} IS NOT DISTINCT FROM n.{c}" for c in content)
+            # What is already the current row restates nothing when it is delivered again.
+            changed = f"(FROM _new n ANTI JOIN {raw} r ON r._is_current AND {same}) n"
+            on_row = " AND ".join(f"r.{c} = n.{c}" for c in _quoted(table.raw_key))
+            join += f" LEFT JOIN {raw} r ON r._is_current AND {on_row}"
+            day = self._restated_day(table, day)
         (restated,) = self._one(
             f"SELECT min({day}) FROM {changed} {join} WHERE n.{ARRIVED_AT} IS NULL"
         )
@@ -593,6 +596,30 @@ class _Loader:
                 FROM _versions WHERE _copy > 1 ORDER BY _file_id, _line"""
         )
         return restated
+
+    def _restated_day(self, table: SourceTable, day: str) -> str:
+        """Return SQL for the first day that a new version `n` of the current row `r` restates.
+
+        A version that only adds outcomes (and what is known with them) restates from the first of
+        them on: the row was delivered again because something became of it, and what the days
+        before knew still holds. Any other version restates from the row's business day on.
+        """
+        outcomes = _quoted(list(table.outcomes))
+        if not outcomes:
+            return day
+        later = {*table.outcomes, *(c.name for c in table.columns if c.known_with), ARRIVED_AT}
+        stable = _quoted([c.name for c in content_columns(table) if c.name not in later])
+        only_adds = [f"r.{c} IS NOT DISTINCT FROM n.{c}" for c in stable]
+        only_adds += [f"(r.{c} IS NULL OR r.{c} IS NOT DISTINCT FROM n.{c})" for c in outcomes]
+        added = ", ".join(
+            f"CASE WHEN r.{c} IS NULL THEN"
+            f" CAST(timezone({self.zone}, timezone('UTC', n.{c})) AS DATE) END"
+            for c in outcomes
+        )
+        return (
+            f"CASE WHEN r._file_id IS NOT NULL AND {' AND '.join(only_adds)}"
+            f" THEN coalesce(least({added}), {day}) ELSE {day} END"
+        )
 
     def _store(self, file: str, file_id: int, identities: _Identities) -> None:
         rows: list[Identity] = []

@@ -627,6 +627,25 @@ def test_a_full_dump_restates_only_what_changed(shop: Shop) -> None:
     assert restated(shop, "orders/2.csv") == date(2024, 2, 15)
 
 
+def test_an_outcome_restates_from_its_own_day(shop: Shop) -> None:
+    header = f"{ORDERS},cancelled_at,delivered_at\n"
+    shop.deliver("orders", f"{header}o30,ann,2024-03-01,,\no31,ann,2024-03-01,,\n", "1.csv")
+    shop.load()
+    shop.deliver("orders", f"{header}o30,ann,2024-03-01,2024-03-20,\n", "2.csv")
+    assert restated(shop, "orders/2.csv") == date(2024, 3, 20)
+    # a first outcome stays, a second is added
+    shop.deliver("orders", f"{header}o30,ann,2024-03-01,2024-03-20,2024-03-25\n", "3.csv")
+    assert restated(shop, "orders/3.csv") == date(2024, 3, 25)
+
+
+def test_an_outcome_that_changes_restates_from_the_order(shop: Shop) -> None:
+    header = f"{ORDERS},cancelled_at\n"
+    shop.deliver("orders", f"{header}o40,ann,2024-03-01,2024-03-20\n", "1.csv")
+    shop.load()
+    shop.deliver("orders", f"{header}o40,ann,2024-03-01,2024-03-10\n", "2.csv")
+    assert restated(shop, "orders/2.csv") == date(2024, 3, 1)
+
+
 # Whole files only
 
 
