@@ -52,7 +52,6 @@ TRUSTED_TYPES: tuple[str, ...] = (
     "ml.estimators.SelectFeatures",
     "ml.estimators.SignedLog",
     "numpy.dtype",
-    "numpy.log1p",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.tree._tree.Tree",

@@ -92,7 +92,9 @@ def expected_margin(
     )
 
 
-def margin_at_risk(churn_probability: pd.Series, expected_margin_amount: pd.Series) -> list[Decimal]:
+def margin_at_risk(
+    churn_probability: pd.Series, expected_margin_amount: pd.Series
+) -> list[Decimal]:
     """Return probability times expected margin, 4 decimal places.
 
     In decimals and not in doubles, so that the product of the published numbers is the published

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml.value import expected_margin
+from ml.value import expected_margin, margin_at_risk
 
 
 def _customers(*rows: tuple[float, float, float, float | None]) -> pd.DataFrame:
@@ -65,6 +65,14 @@ def test_a_brand_new_customer_does_not_order_120_times_a_year() -> None:
         "expected_margin_amount"
     ].iloc[:2]
     assert new < 2 * typical
+
+
+def test_margin_at_risk_is_the_product_of_the_published_numbers() -> None:
+    p = pd.Series([0.333333, 0.5, 0.0])
+    amounts = pd.Series([Decimal("3.0000"), Decimal("0.0001"), Decimal("9.9999")])
+    found = margin_at_risk(p, amounts)
+    assert found == [Decimal("1.0000"), Decimal("0.0000"), Decimal("0.0000")]
+    assert all(amount.as_tuple().exponent == -4 for amount in found)
 
 
 def test_a_loss_is_no_margin_at_risk() -> None:
