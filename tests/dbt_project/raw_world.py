@@ -438,23 +438,30 @@ def finish(world: World, timezone: str) -> World:
     return world
 
 
-def write_world(world: World, path: Path, shuffle_seed: int | None = None) -> None:
-    """Write a world into the schema `raw` of a DuckDB file, replacing what is there.
+def write_raw(
+    connection: duckdb.DuckDBPyConnection, world: World, shuffle_seed: int | None = None
+) -> None:
+    """Write a world into the schema `raw`, replacing what is there.
 
     A table that the world lacks becomes an empty one, as the loader makes it.
     """
+    connection.execute("CREATE SCHEMA IF NOT EXISTS raw")
+    for table, columns in RAW_COLUMNS.items():
+        types = {**columns, **COMMON_COLUMNS}
+        declared = ", ".join(f"{name} {kind}" for name, kind in types.items())
+        connection.execute(f"CREATE OR REPLACE TABLE raw.{table} ({declared})")
+        frame = world.get(table)
+        if frame is None or frame.empty:
+            continue
+        if shuffle_seed is not None:
+            frame = frame.sample(frac=1.0, random_state=shuffle_seed)
+        connection.register("frame", frame)
+        chosen = ", ".join(f"CAST({name} AS {kind})" for name, kind in types.items())
+        connection.execute(f"INSERT INTO raw.{table} SELECT {chosen} FROM frame")
+        connection.unregister("frame")
+
+
+def write_world(world: World, path: Path, shuffle_seed: int | None = None) -> None:
+    """Write a world into the schema `raw` of a DuckDB file."""
     with duckdb.connect(str(path)) as connection:
-        connection.execute("CREATE SCHEMA IF NOT EXISTS raw")
-        for table, columns in RAW_COLUMNS.items():
-            types = {**columns, **COMMON_COLUMNS}
-            declared = ", ".join(f"{name} {kind}" for name, kind in types.items())
-            connection.execute(f"CREATE OR REPLACE TABLE raw.{table} ({declared})")
-            frame = world.get(table)
-            if frame is None or frame.empty:
-                continue
-            if shuffle_seed is not None:
-                frame = frame.sample(frac=1.0, random_state=shuffle_seed)
-            connection.register("frame", frame)
-            chosen = ", ".join(f"CAST({name} AS {kind})" for name, kind in types.items())
-            connection.execute(f"INSERT INTO raw.{table} SELECT {chosen} FROM frame")
-            connection.unregister("frame")
+        write_raw(connection, world, shuffle_seed)

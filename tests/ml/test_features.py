@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,8 +42,8 @@ def test_casts_booleans_decimals_integers_and_nullable_types() -> None:
     frame = _frame()
     frame["is_tenure_censored"] = [True, False, True]
     frame["has_last_year"] = pd.array([True, False, True], dtype="boolean")
-    frame["revenue_amount_30d"] = [Decimal("1.5000"), Decimal(2), Decimal("0.0001")]
-    frame["margin_amount_365d"] = [Decimal("-1.5000"), None, Decimal(1)]
+    frame["revenue_amount_30d"] = pd.Series([Decimal("1.5000"), Decimal(2), Decimal("0.0001")])
+    frame["margin_amount_365d"] = pd.Series([Decimal("-1.5000"), None, Decimal(1)])
     frame["order_count_30d"] = pd.array([1, 2, 3], dtype="Int64")
     frame["gap_mean_days"] = pd.array([1, None, 3], dtype="Int64")
     matrix = feature_matrix(frame[reversed(FEATURES)].assign(customer_key="k"))
@@ -65,8 +66,7 @@ def test_arrow_decimals_are_numbers() -> None:
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, 1e308, Decimal("Infinity")])
 def test_refuses_what_is_not_finite(bad: object) -> None:
-    frame = _frame().astype({"gap_mean_days": object})
-    frame.loc[1, "gap_mean_days"] = bad
+    frame = _frame().assign(gap_mean_days=pd.Series([1.0, bad, 2.0], dtype=object))
     with pytest.raises(FeatureError, match="gap_mean_days: 1 of 3 values are not finite"):
         feature_matrix(frame)
 
@@ -88,9 +88,8 @@ def test_refuses_missing_values_only_where_a_value_must_be() -> None:
         ([1 + 1j] * 3, "complex"),
     ],
 )
-def test_refuses_other_types(values: object, told: str) -> None:
-    frame = _frame()
-    frame["order_count_30d"] = values
+def test_refuses_other_types(values: Any, told: str) -> None:
+    frame = _frame().assign(order_count_30d=values)
     with pytest.raises(FeatureError, match=f"order_count_30d: .*{told}"):
         feature_matrix(frame)
 

@@ -27,7 +27,7 @@ class _Linear:
         self.weights = weights
 
     def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
-        p = sigmoid(sum(w * X[f].fillna(0).to_numpy() for f, w in self.weights.items()))
+        p = sigmoid(X[list(self.weights)].fillna(0).to_numpy() @ list(self.weights.values()))
         return np.column_stack([1 - p, p])
 
 

@@ -114,6 +114,7 @@ def test_the_runs_can_be_compared(store: Store) -> None:
         assert run.data.tags["gates"] == ("passed" if found.passed else "failed")
     assert parent.data.params["recipe"] == store.result.chosen
     assert parent.data.tags["decision"] == "promote"
+    assert parent.inputs is not None
     dataset = parent.inputs.dataset_inputs[0].dataset
     assert store.result.data_digest.startswith(dataset.digest)
     artifacts = {item.path for item in client.list_artifacts(store.run_id, "evaluation")}

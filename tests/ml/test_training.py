@@ -140,8 +140,8 @@ def test_threads_and_row_order_change_nothing(frame: pd.DataFrame, result: Train
     pd.testing.assert_frame_equal(again.importances, result.importances)
     assert again.data_digest == result.data_digest
     assert again.thresholds == result.thresholds
-    p = [np.round(r.model.predict_proba(frame), 6) for r in (result, again)]
-    assert np.array_equal(*p)
+    before, after = result.model.predict_proba(frame), again.model.predict_proba(frame)
+    assert np.array_equal(np.round(before, 6), np.round(after, 6))
 
 
 def test_timestamps_are_taken_as_dates(frame: pd.DataFrame) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from math import exp
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -95,11 +96,11 @@ customers = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(customers, st.randoms(use_true_random=False))
-def test_always_finite_never_negative_and_free_of_row_order(rows: list, random: object) -> None:  # type: ignore[type-arg]
+def test_always_finite_never_negative_and_free_of_row_order(rows: list[Any], random: Any) -> None:
     frame = _customers(*rows)
     found = expected_margin(frame, 90, 0.3)
     assert all(a.is_finite() and a >= 0 for a in found["expected_margin_amount"])
-    shuffled = expected_margin(frame.sample(frac=1, random_state=random.randint(0, 99)), 90, 0.3)  # type: ignore[attr-defined]
+    shuffled = expected_margin(frame.sample(frac=1, random_state=random.randint(0, 99)), 90, 0.3)
     pd.testing.assert_frame_equal(found, shuffled.sort_index())
 
 

@@ -56,7 +56,81 @@ parts as (
     where days.known_date < days.last_known_date or days.superseded_date < {{ end_of_time() }}
 ),
 
--- A day and a session count once, from the day on which the first of their events was known.
+-- Of such a day, the day itself and each of its sessions count while any of their events is known:
+-- the periods in which a running count of these is above zero.
+sightings as (
+    select
+        customer_key,
+        occurred_date,
+        'day' as counted,
+        '' as session_id,
+        known_date,
+        superseded_date
+    from parts
+    where event_count > 0
+    union all
+    select
+        customer_key,
+        occurred_date,
+        'session' as counted,
+        session_id,
+        known_date,
+        superseded_date
+    from parts
+    where event_count > 0 and session_id is not null
+),
+
+changes as (
+    select
+        customer_key,
+        occurred_date,
+        counted,
+        session_id,
+        known_date as change_date,
+        1 as change
+    from sightings
+    union all
+    select
+        customer_key,
+        occurred_date,
+        counted,
+        session_id,
+        superseded_date as change_date,
+        -1 as change
+    from sightings
+    where superseded_date < {{ end_of_time() }}
+),
+
+daily_changes as (
+    select
+        customer_key,
+        occurred_date,
+        counted,
+        session_id,
+        change_date,
+        sum(change) as change
+    from changes
+    group by customer_key, occurred_date, counted, session_id, change_date
+),
+
+periods as (
+    select
+        customer_key,
+        occurred_date,
+        counted,
+        change_date as known_date,
+        lead(change_date, 1, {{ end_of_time() }}) over (
+            partition by customer_key, occurred_date, counted, session_id
+            order by change_date
+        ) as superseded_date,
+        sum(change) over (
+            partition by customer_key, occurred_date, counted, session_id
+            order by change_date
+            rows between unbounded preceding and current row
+        ) as known_count
+    from daily_changes
+),
+
 contributions as (
     select
         customer_key,
@@ -75,34 +149,17 @@ contributions as (
     select
         customer_key,
         occurred_date,
-        min(known_date) as known_date,
-        {{ end_of_time() }} as superseded_date,
+        known_date,
+        superseded_date,
         0 as event_count,
         0 as view_count,
         0 as cart_count,
         0 as email_open_count,
         0 as email_click_count,
-        1 as day_count,
-        0 as session_count
-    from parts
-    where event_count > 0
-    group by customer_key, occurred_date
-    union all
-    select
-        customer_key,
-        occurred_date,
-        min(known_date) as known_date,
-        {{ end_of_time() }} as superseded_date,
-        0 as event_count,
-        0 as view_count,
-        0 as cart_count,
-        0 as email_open_count,
-        0 as email_click_count,
-        0 as day_count,
-        1 as session_count
-    from parts
-    where event_count > 0 and session_id is not null
-    group by customer_key, occurred_date, session_id
+        case when counted = 'day' then 1 else 0 end as day_count,
+        case when counted = 'session' then 1 else 0 end as session_count
+    from periods
+    where known_count > 0
     union all
     select
         customer_key,

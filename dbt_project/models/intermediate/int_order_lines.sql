@@ -45,7 +45,11 @@ priced as (
         lines.*,
         products.category,
         products.unit_cost,
-        greatest(lines.known_date, first_products.first_known_date) as product_known_date
+        -- greatest() passes over nulls, and a product that was never delivered is not known.
+        case
+            when first_products.product_id is not null
+                then greatest(lines.known_date, first_products.first_known_date)
+        end as product_known_date
     from lines
     left join first_products
         on lines.product_id = first_products.product_id

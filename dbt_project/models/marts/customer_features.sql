@@ -98,13 +98,12 @@ select
     -- of a delivery, or both: the larger count holds, so that one open is not two.
     greatest(coalesce(engagement.email_open_count_90d, 0), coalesce(contacts.email_open_count_90d, 0)) as email_open_count_90d,
     greatest(coalesce(engagement.email_click_count_90d, 0), coalesce(contacts.email_click_count_90d, 0)) as email_click_count_90d,
-    least(
-        cast(1 as double),
-        {{ ratio(
+    case when contacts.email_count_90d > 0 then
+        least(1, {{ ratio(
             'greatest(coalesce(engagement.email_open_count_90d, 0), contacts.email_open_count_90d)',
             'contacts.email_count_90d'
-        ) }}
-    ) as email_open_rate_90d,
+        ) }})
+    end as email_open_rate_90d,
     coalesce(contacts.contact_count_30d, 0) as contact_count_30d,
     coalesce(contacts.contact_count_90d, 0) as contact_count_90d,
     cast({{ days_between('contacts.last_contact_date', 'rhythm.as_of_date') }} as bigint) as days_since_last_contact

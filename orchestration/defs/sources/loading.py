@@ -41,7 +41,7 @@ from orchestration.defs.sources.contract import (
     content_columns,
     raw_columns,
 )
-from orchestration.defs.sources.parsing import judgements, parsed, with_instants
+from orchestration.defs.sources.parsing import judgements, literal, parsed, with_instants
 from orchestration.defs.sources.reading import (
     FileRejected,
     Reader,
@@ -604,7 +604,7 @@ class _Loader:
         them on: the row was delivered again because something became of it, and what the days
         before knew still holds. Any other version restates from the row's business day on.
         """
-        outcomes = _quoted(list(table.outcomes))
+        outcomes, zone = _quoted(list(table.outcomes)), literal(self.shop_timezone)
         if not outcomes:
             return day
         later = {*table.outcomes, *(c.name for c in table.columns if c.known_with), ARRIVED_AT}
@@ -613,7 +613,7 @@ class _Loader:
         only_adds += [f"(r.{c} IS NULL OR r.{c} IS NOT DISTINCT FROM n.{c})" for c in outcomes]
         added = ", ".join(
             f"CASE WHEN r.{c} IS NULL THEN"
-            f" CAST(timezone({self.zone}, timezone('UTC', n.{c})) AS DATE) END"
+            f" CAST(timezone({zone}, timezone('UTC', n.{c})) AS DATE) END"
             for c in outcomes
         )
         return (
