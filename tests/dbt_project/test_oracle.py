@@ -1,0 +1,173 @@
+"""The marts against brute force: every feature, status and label, on worlds made to be difficult."""
+
+from __future__ import annotations
+
+import math
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pandas as pd
+import pytest
+from mart_project import Dbt
+from oracle import Knowledge
+from raw_world import World, make_world
+
+DAYS = [date(2024, 3, 31), date(2024, 10, 27), date(2025, 2, 1), date(2025, 5, 10)]
+
+
+def equal(actual: Any, expected: Any) -> bool:
+    if expected is None or (isinstance(expected, float) and math.isnan(expected)):
+        return actual is None or actual != actual
+    if actual is None:
+        return False
+    if isinstance(expected, Decimal):
+        # Sums are exact; a mean of money is rounded once, to four decimals.
+        return abs(Decimal(actual) - expected) <= Decimal("0.00011")
+    if isinstance(expected, float):
+        return math.isclose(float(actual), expected, rel_tol=1e-12, abs_tol=1e-12)
+    return actual == expected
+
+
+def assert_row(actual: pd.Series, expected: dict[str, Any], where: str) -> None:
+    wrong = {
+        name: (actual[name], value)
+        for name, value in expected.items()
+        if not equal(actual[name], value)
+    }
+    assert not wrong, f"{where}: (mart, by hand) {wrong}"
+
+
+@pytest.fixture(scope="module", params=[7, 8])
+def pair(request: pytest.FixtureRequest, dbt: Dbt) -> tuple[World, dict[str, pd.DataFrame]]:
+    """A world with late rows and second deliveries, and its marts."""
+    world = make_world(seed=request.param, late_share=0.25, redelivered_share=0.25)
+    days = [day.isoformat() for day in DAYS]
+    return world, dbt.run(world, snapshot_dates=days)
+
+
+@pytest.mark.parametrize("day", DAYS)
+def test_features(pair: tuple[World, dict[str, pd.DataFrame]], day: date) -> None:
+    world, marts = pair
+    known = Knowledge(world, day)
+    features = marts["customer_features"]
+    features = features[features["snapshot_date"] == day].set_index("customer_key")
+    assert list(features.index) == known.population()
+    assert len(features) > 10
+    expected = {key: known.features(key) for key in features.index}
+    assert set(features.columns) - {"snapshot_date"} == set(next(iter(expected.values())))
+    for key, row in features.iterrows():
+        assert_row(row, expected[str(key)], f"{key} on {day}")
+
+
+@pytest.mark.parametrize("day", DAYS)
+def test_status(pair: tuple[World, dict[str, pd.DataFrame]], day: date) -> None:
+    world, marts = pair
+    known = Knowledge(world, day)
+    status = marts["customer_status"]
+    status = status[status["snapshot_date"] == day].set_index("customer_key")
+    rows = {c["customer_key"]: c for c in known.rows["customers"]}
+    assert set(status.index) == set(rows) | set(known.by_customer)
+    for key, row in status.iterrows():
+        valid = known.valid(str(key))
+        person = rows.get(str(key), {})
+        consents = known.consents(str(key))
+        last = max((o["occurred_date"] for o in valid), default=None)
+        lifecycle = "prospect"
+        if last is not None:
+            lifecycle = "active" if (day - last).days < 180 else "dormant"
+        sent = [d["occurred_date"] for d in known.of("deliveries", str(key))]
+        expected = {
+            "lifecycle": lifecycle,
+            "first_order_date": min((o["occurred_date"] for o in valid), default=None),
+            "last_order_date": last,
+            "days_since_last_order": (day - last).days if last else None,
+            "order_count_lifetime": len(valid),
+            "revenue_amount_lifetime": sum((o["revenue"] for o in valid), Decimal(0)),
+            "has_email_consent": consents["email"] and bool(person.get("has_email")),
+            "has_sms_consent": consents["sms"] and bool(person.get("has_phone")),
+            "has_phone_consent": consents["phone"] and bool(person.get("has_phone")),
+            "has_post_consent": consents["post"],
+            "ticket_count_30d": len(known.of("support_tickets", str(key), 30)),
+            "low_rating_count_90d": sum(
+                r["rating"] <= 2 for r in known.of("reviews", str(key), 90)
+            ),
+            "last_contact_date": max(sent, default=None),
+            "contact_count_7d": len(known.of("deliveries", str(key), 7)),
+            "contact_count_30d": len(known.of("deliveries", str(key), 30)),
+        }
+        assert_row(row, expected, f"{key} on {day}")
+        # Both marts tell the same of the same customer.
+        if lifecycle == "active":
+            shared = known.features(str(key))
+            names = [name for name in shared if name in status.columns]
+            assert len(names) >= 7
+            assert_row(row, {name: shared[name] for name in names}, f"{key} on {day}")
+
+
+@pytest.mark.parametrize("matured", DAYS[1:])
+def test_labels(pair: tuple[World, dict[str, pd.DataFrame]], matured: date) -> None:
+    world, marts = pair
+    snapshot = matured - timedelta(days=90)
+    then, now = Knowledge(world, snapshot), Knowledge(world, matured)
+    labels = marts["churn_labels"]
+    labels = labels[labels["matured_date"] == matured].set_index("customer_key")
+    assert list(labels.index) == then.population()
+    assert 0 < labels["is_churned"].mean() < 1
+    for key, row in labels.iterrows():
+        orders = [o for o in now.valid(str(key)) if o["occurred_date"] > snapshot]
+        every = [
+            o for o in now.by_customer.get(str(key), []) if o["occurred_date"] > snapshot
+        ]
+        horizon = then.personal_horizon_days(str(key), 90)
+        bought = any((o["occurred_date"] - snapshot).days <= horizon for o in orders)
+        margins = [o["margin"] for o in every]
+        expected = {
+            "snapshot_date": snapshot,
+            "horizon_days": 90,
+            "is_churned": int(not orders),
+            "order_count_horizon": len(orders),
+            "revenue_amount_horizon": sum((o["revenue"] for o in orders), Decimal(0)),
+            "margin_amount_horizon": None if None in margins else sum(margins, Decimal(0)),
+            "personal_horizon_days": horizon,
+            "is_churned_personal": int(not bought) if horizon <= 90 else None,
+            "was_contacted": any(
+                d["occurred_date"] > snapshot for d in now.of("deliveries", str(key))
+            ),
+        }
+        assert_row(row, expected, f"{key} matured on {matured}")
+
+
+def test_changes_add_up_to_the_state_of_every_day(dbt: Dbt) -> None:
+    """The last published row of each order up to a day is the order as known on that day."""
+    world = make_world(seed=11, customers=25, days=120, late_share=0.25, redelivered_share=0.25)
+    first = date(2023, 12, 31)
+    days = [first + timedelta(days=i) for i in range(160)]
+    marts = dbt.run(world, snapshot_dates=[day.isoformat() for day in days])
+    for day in (days[20], days[77], days[140]):
+        known = {o["order_id"]: o for o in Knowledge(world, day).orders}
+        orders = marts["orders"]
+        latest = orders[orders["snapshot_date"] <= day].drop_duplicates("order_id", keep="last")
+        latest = latest.set_index("order_id")
+        assert set(latest.index) == set(known)
+        for order_id, row in latest.iterrows():
+            order = known[str(order_id)]
+            expected = {
+                "customer_key": order["customer_key"],
+                "is_wholly_cancelled": order["is_wholly_cancelled"],
+                "line_count": len(order["lines"]),
+                "item_count": order["units"],
+                "gross_amount": order["gross"],
+                "cancelled_amount": order["gross"] - order["net_amount"],
+                "discount_amount": order["discount"],
+                "revenue_amount": order["revenue"],
+                "margin_amount": order["margin"],
+                "is_margin_known": order["margin"] is not None,
+            }
+            assert_row(row, expected, f"{order_id} on {day}")
+            assert pd.notna(row["delivered_at"]) == (order["delivered_day"] is not None)
+        lines = marts["order_lines"]
+        lines = lines[lines["snapshot_date"] <= day]
+        lines = lines.drop_duplicates(["order_id", "line_number"], keep="last")
+        assert lines["net_amount"].sum() == sum(o["net_amount"] for o in known.values())
+        assert len(lines) == sum(len(o["lines"]) for o in known.values())
