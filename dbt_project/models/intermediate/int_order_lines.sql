@@ -147,7 +147,6 @@ select
         when is_order_cancelled then order_cancelled_at
         when is_line_cancelled then line_cancelled_at
     end as cancelled_at,
-    is_order_cancelled,
     state_date as known_date,
     next_state_date as superseded_date
 from counted

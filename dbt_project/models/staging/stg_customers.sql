@@ -4,7 +4,6 @@ with customers as (
 
 select
     customer_key,
-    created_at,
     occurred_date as created_date,
     coalesce(account_type, 'consumer') as account_type,
     coalesce(has_email, false) as has_email,
