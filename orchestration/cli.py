@@ -144,6 +144,12 @@ def _prepare(_: argparse.Namespace) -> None:
     print(prepare_manifest())
 
 
+def _dbt_docs(_: argparse.Namespace) -> None:
+    from orchestration.resources.platform import Platform
+
+    print(Platform(root=str(_home().root)).dbt.docs().as_uri())
+
+
 def _up(args: argparse.Namespace) -> int:
     from orchestration.servers import serve
 
@@ -230,6 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--token", default="", help="what the dry run printed")
 
     command("prepare", _prepare, "write dbt's manifest, which the definitions are made from")
+    command("dbt-docs", _dbt_docs, "write the documentation of the mart, one HTML page")
     command("summary", _summary, "what the last published day says, for a shop owner")
     sub = command("up", _up, "serve the Dagster UI, its daemon and the MLflow UI, on loopback")
     sub.add_argument("--dagster-port", type=int, default=3000)

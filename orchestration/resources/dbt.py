@@ -109,6 +109,19 @@ class Dbt:
             raise DbtError(f"dbt failed for {days[0]} .. {days[-1]}:\n{lines}")
         return results
 
+    def docs(self) -> Path:
+        """Write the documentation of the mart as one HTML page; return it.
+
+        The SQL is shown as compiled for one day, the columns as the warehouse has them now.
+
+        Raises:
+            DbtError: a model does not compile, or another process has the warehouse open.
+        """
+        day = self.home.shop.last_day or self.home.shop.first_day
+        variables = json.dumps(dbt_vars(self.home.shop, [day]))
+        self._invoke(["docs", "generate", "--static", "--vars", variables])
+        return self.home.dbt_target / "static_index.html"
+
     def _invoke(self, arguments: list[str]) -> list[NodeResult]:
         from dbt.cli.main import dbtRunner
 
