@@ -89,7 +89,11 @@ def history_job(loggers: Mapping[str, dg.LoggerDefinition] | None = None) -> dg.
             for number, day in enumerate(days, start=1):
                 made = exported.pop(day)
                 outcome = platform.publisher.run(
-                    made.table(table), day, made.frame, Facts(context.run_id, made.generation)
+                    made.table(table),
+                    day,
+                    made.frame,
+                    Facts(context.run_id, made.generation),
+                    show=day == days[-1],
                 )
                 if outcome.publication is None:
                     refused.append(f"{name} of {day}: {'; '.join(outcome.audit.failures)}")

@@ -165,11 +165,20 @@ class Catalog:
                     publication.model_version,
                 ),
             )
-            connection.execute(
-                "insert into indexed values (?, ?) on conflict (table_name)"
-                " do update set delta_version = max(delta_version, excluded.delta_version)",
-                (publication.table, publication.delta_version),
-            )
+            self._note_indexed(connection, publication.table, publication.delta_version)
+
+    def note_indexed(self, table: str, delta_version: int) -> None:
+        """Remember that the index covers `table` up to a version (a commit may publish nothing)."""
+        with self._connect() as connection:
+            self._note_indexed(connection, table, delta_version)
+
+    @staticmethod
+    def _note_indexed(connection: sqlite3.Connection, table: str, delta_version: int) -> None:
+        connection.execute(
+            "insert into indexed values (?, ?) on conflict (table_name)"
+            " do update set delta_version = max(delta_version, excluded.delta_version)",
+            (table, delta_version),
+        )
 
     def indexed_version(self, table: str) -> int:
         """Return the newest Delta version of `table` that the index covers, -1 if none."""

@@ -16,7 +16,13 @@ from orchestration.resources.home import Home
 from orchestration.settings import Settings
 
 if TYPE_CHECKING:
+    from datetime import date
+
+    import pyarrow as pa
+
+    from expectations.audit import AuditResult
     from expectations.docs import DocsSite
+    from expectations.schema import Table
     from orchestration.resources.catalog import Catalog
     from orchestration.resources.dbt import Dbt
     from orchestration.resources.lake import Lake
@@ -103,12 +109,18 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
             "active_window_days": shop.active_window_days,
             "horizon_days": shop.horizon_days,
         }
+
+        def judge(content: pa.Table, table: Table, day: date, show: bool) -> AuditResult:
+            docs = self.docs if show else None
+            result = audit(content, table, day, docs=docs, parameters=parameters)
+            if not show and (result.failures or result.warnings):
+                result = audit(content, table, day, docs=self.docs, parameters=parameters)
+            return result
+
         return Publisher(
             self.home.staging,
             self.lake,
-            auditor=lambda content, table, day: audit(
-                content, table, day, docs=self.docs, parameters=parameters
-            ),
+            auditor=judge,
             suite_version=lambda table: suite_for(table, parameters).version,
             finish=self.docs.build,
         )

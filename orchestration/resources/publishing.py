@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from expectations.audit import AuditResult
     from expectations.schema import Table
 
-    Auditor = Callable[[pa.Table, Table, date], AuditResult]
+    Auditor = Callable[[pa.Table, Table, date, bool], AuditResult]
     SuiteVersion = Callable[[Table], str]
 
 
@@ -76,7 +76,8 @@ class Outcome:
 class Publisher:
     """Stages, audits and publishes into one lake.
 
-    `suite_version` names the suite in force, so that a verdict of an older suite admits nothing;
+    `auditor` judges a file, and shows the verdict in the Data Docs if asked to or if anything is
+    wrong; `suite_version` names the suite in force, so that a verdict of an older suite admits nothing;
     `finish` is called once a run (it writes the Data Docs).
     """
 
@@ -107,13 +108,15 @@ class Publisher:
         temporary.replace(path)
         return Candidate(table, day, path, digest, file_sha256(path), content.num_rows)
 
-    def audit(self, candidate: Candidate, run_id: str) -> tuple[Audit, tuple[str, ...]]:
+    def audit(
+        self, candidate: Candidate, run_id: str, *, show: bool = True
+    ) -> tuple[Audit, tuple[str, ...]]:
         """Have the staged file judged and the verdict recorded under its hash; warnings beside."""
         import pyarrow.parquet as pq
 
         sha256 = file_sha256(candidate.path)
         content = pq.ParquetFile(candidate.path).read()
-        result = self.auditor(content, candidate.table, candidate.day)
+        result = self.auditor(content, candidate.table, candidate.day, show)
         audit = Audit(
             table=candidate.table.name,
             partition=candidate.day.isoformat(),
@@ -192,10 +195,18 @@ class Publisher:
         assert published is not None
         return published, True
 
-    def run(self, table: Table, day: date, frame: pd.DataFrame | pa.Table, facts: Facts) -> Outcome:
+    def run(
+        self,
+        table: Table,
+        day: date,
+        frame: pd.DataFrame | pa.Table,
+        facts: Facts,
+        *,
+        show: bool = True,
+    ) -> Outcome:
         """Stage, audit and publish one partition; a refusal is an outcome, not an exception."""
         candidate = self.stage(table, day, frame)
-        audit, warnings = self.audit(candidate, facts.run_id)
+        audit, warnings = self.audit(candidate, facts.run_id, show=show)
         if not audit.passed:
             return Outcome(candidate, audit, None, warnings=warnings)
         publication, changed = self.publish(candidate, facts)
