@@ -28,6 +28,9 @@ NO_FURTHER_REASON = "no further sign of leaving"
 # Log-odds below which a contribution is not worth a word: 0.02 moves a probability by 0.5 points.
 _SMALLEST = 0.02
 
+# Customers per prediction: 16 copies of 10,000 rows of 69 doubles are 88 MB.
+_BATCH_ROWS = 10_000
+
 Row = Mapping[str, float]
 
 
@@ -82,19 +85,38 @@ def contributions(estimator: Any, features: pd.DataFrame, reference: pd.DataFram
         return pd.DataFrame(table | {group.name: np.empty(0) for group in GROUPS})
     matrix = feature_matrix(rows).to_numpy()
     medians = _medians(reference)
+    effects = np.zeros((len(rows), len(GROUPS)))
     with threadpool_limits(1):
-        base = _log_odds(estimator, matrix)
-        for group in GROUPS:
-            columns = [FEATURES.index(name) for name in group.features]
-            own, typical = matrix[:, columns], medians[columns]
-            differs = ~((own == typical) | (np.isnan(own) & np.isnan(typical))).all(axis=1)
-            effect = np.zeros(len(rows))
-            if differs.any():  # a group without data, or a typical customer, costs no prediction
-                ablated = matrix[differs]
-                ablated[:, columns] = typical
-                effect[differs] = base[differs] - _log_odds(estimator, ablated)
-            table[group.name] = pd.Series(np.round(effect, 6))
-    return pd.DataFrame(table)
+        for start in range(0, len(rows), _BATCH_ROWS):
+            batch = slice(start, start + _BATCH_ROWS)
+            effects[batch] = _ablate(estimator, matrix[batch], medians)
+    columns = {g.name: np.round(effects[:, i], 6) for i, g in enumerate(GROUPS)}
+    return pd.DataFrame(table | columns)
+
+
+def _ablate(estimator: Any, matrix: np.ndarray, medians: np.ndarray) -> np.ndarray:
+    """Return the fall in log-odds per row and group, from one prediction over all copies.
+
+    One call and not one a group: a forest spends 30 ms a call before it looks at a row. A group in
+    which a row is typical already, or has no data, costs no prediction.
+    """
+    copies, places = [matrix], []
+    for group in GROUPS:
+        columns = [FEATURES.index(name) for name in group.features]
+        own, typical = matrix[:, columns], medians[columns]
+        differs = ~((own == typical) | (np.isnan(own) & np.isnan(typical))).all(axis=1)
+        ablated = matrix[differs]
+        ablated[:, columns] = typical
+        copies.append(ablated)
+        places.append(differs)
+    odds = _log_odds(estimator, np.concatenate(copies))
+    effects = np.zeros((len(matrix), len(GROUPS)))
+    at = len(matrix)
+    for i, differs in enumerate(places):
+        count = int(differs.sum())
+        effects[differs, i] = odds[: len(matrix)][differs] - odds[at : at + count]
+        at += count
+    return effects
 
 
 def _medians(reference: pd.DataFrame) -> np.ndarray:

@@ -121,10 +121,13 @@
     from (
         select
             dated.*,
-            min(dated.known_date) over (
-                partition by {% for column in key %}dated.{{ column }}{% if not loop.last %}, {% endif %}{% endfor %}
-                order by dated._is_current, dated._file_id, dated._line
-                rows between 1 following and unbounded following
+            coalesce(
+                min(dated.known_date) over (
+                    partition by {% for column in key %}dated.{{ column }}{% if not loop.last %}, {% endif %}{% endfor %}
+                    order by dated._is_current, dated._file_id, dated._line
+                    rows between 1 following and unbounded following
+                ),
+                {{ end_of_time() }}
             ) as superseded_date
         from (
             select

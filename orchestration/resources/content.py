@@ -76,9 +76,11 @@ def _from_pandas(series: pd.Series, type_: pa.DataType) -> pa.Array:
     import pandas as pd
     import pyarrow as pa
 
+    if series.empty:  # pandas gives a column without values any type
+        return pa.array([], type_)
     if pa.types.is_decimal(type_) and pd.api.types.is_float_dtype(series):
-        # Floats reach money only from our own arithmetic, already rounded to 4 places.
-        return pa.array(series, type=pa.float64(), from_pandas=True).cast(type_, safe=False)
+        # The checked cast rounds to 4 places; the unchecked one makes 0 of what does not fit.
+        return pa.array(series, type=pa.float64(), from_pandas=True).cast(type_)
     if pa.types.is_integer(type_) and pd.api.types.is_float_dtype(series):
         return pa.array(series.astype("Int64"), type=type_, from_pandas=True)
     if pa.types.is_date(type_) and pd.api.types.is_datetime64_any_dtype(series):

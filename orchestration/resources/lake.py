@@ -138,10 +138,20 @@ class Lake:
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
     def read_frame(
-        self, table: Table, days: Iterable[date] | None = None, columns: list[str] | None = None
+        self,
+        table: Table,
+        days: Iterable[date] | None = None,
+        columns: list[str] | None = None,
+        *,
+        money_as_float: bool = False,
     ) -> pd.DataFrame:
-        """Return `read` as pandas: dates as `datetime.date`, money as `Decimal`."""
-        return to_pandas(self.read(table, days, columns))
+        """Return `read` as pandas: dates as `datetime.date`, money as `Decimal`.
+
+        With `money_as_float` money is float64, as models take it: a million Decimals cost a second
+        to make and another to take apart.
+        """
+        content = self.read(table, days, columns)
+        return to_pandas(floats_for_money(content) if money_as_float else content)
 
     def read_as_of(self, table: Table, key: Sequence[str], as_of: date) -> pd.DataFrame:
         """Return the latest state per `key` among the partitions up to `as_of`, inclusive."""
@@ -293,3 +303,15 @@ def _to_json(facts: list[Publication]) -> str:
 def to_pandas(content: pa.Table) -> pd.DataFrame:
     """Convert to pandas the one way that keeps dates and money exact."""
     return content.to_pandas(date_as_object=True, timestamp_as_object=False)
+
+
+def floats_for_money(content: pa.Table) -> pa.Table:
+    """Return `content` with DECIMAL columns as float64."""
+    import pyarrow as pa
+
+    for number, field in enumerate(content.schema):
+        if pa.types.is_decimal(field.type):
+            content = content.set_column(
+                number, field.name, content.column(number).cast(pa.float64())
+            )
+    return content

@@ -109,7 +109,12 @@ class Dbt:
         shuffle_seed: int | None = None,
         **changes: Any,
     ) -> dict[str, pd.DataFrame]:
-        """Return the marts of a world, each sorted by its primary key."""
+        """Return the marts of a world, each sorted by its primary key.
+
+        The requested days are in one model only (a test holds that), so another list of days needs
+        no other compilation.
+        """
+        days = changes.pop("snapshot_dates", DEFAULT_VARS["snapshot_dates"])
         models = self.compiled(**changes)
         with duckdb.connect(config={"threads": threads}) as connection:
             connection.execute("ATTACH ':memory:' AS warehouse")
@@ -119,18 +124,21 @@ class Dbt:
             for model in models:
                 connection.execute(f"CREATE SCHEMA IF NOT EXISTS {model.schema}")
                 kind = "VIEW" if model.is_view else "TABLE"
-                connection.execute(f"CREATE {kind} {model.schema}.{model.name} AS {model.sql}")
+                sql = model.sql
+                if model.name == "int_snapshot_dates":
+                    sql = " UNION ALL ".join(f"SELECT DATE '{d}' AS snapshot_date" for d in days)
+                connection.execute(f"CREATE {kind} {model.schema}.{model.name} AS {sql}")
             return read_marts(connection)
 
 
 def read_marts(connection: duckdb.DuckDBPyConnection) -> dict[str, pd.DataFrame]:
     """Return every mart as a frame of Python values, sorted by its primary key."""
-    return {
-        name: connection.execute(f"SELECT * FROM mart.{name} ORDER BY {', '.join(key)}")
-        .to_arrow_table()
-        .to_pandas(date_as_object=True, timestamp_as_object=True, integer_object_nulls=True)
-        for name, key in PRIMARY_KEYS.items()
-    }
+    marts = {}
+    for name, key in PRIMARY_KEYS.items():
+        cursor = connection.execute(f"SELECT * FROM mart.{name} ORDER BY {', '.join(key)}")
+        columns = [column[0] for column in cursor.description or []]
+        marts[name] = pd.DataFrame(cursor.fetchall(), columns=columns, dtype=object)
+    return marts
 
 
 def assert_same_rows(

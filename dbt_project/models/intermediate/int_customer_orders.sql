@@ -1,7 +1,7 @@
 -- Orders of each customer over windows that end with each requested day, as known at its end, and
 -- how they were delivered. One row per customer with an order in the last 365 days, cancelled ones
 -- included.
-{%- set season = var('season_window_days') %}
+{%- set is_same_weeks_last_year = 'age_days >= 365 - ' ~ var('season_window_days') %}
 with spine as (
     select snapshot_date from {{ ref('int_snapshot_dates') }}
 ),
@@ -44,8 +44,8 @@ customers as (
         {{ count_if('is_valid and discount_amount > 0') }} as discounted_order_count_365d,
         {{ count_if('not is_valid') }} as cancelled_order_count_365d,
         -- The weeks that followed this day a year ago: days in (D - 365, D - 365 + season].
-        {{ count_if('is_valid and age_days >= ' ~ (365 - season)) }} as order_count_same_weeks_last_year,
-        {{ sum_if('revenue_amount', 'age_days >= ' ~ (365 - season)) }} as revenue_amount_same_weeks_last_year,
+        {{ count_if('is_valid and ' ~ is_same_weeks_last_year) }} as order_count_same_weeks_last_year,
+        {{ sum_if('revenue_amount', is_same_weeks_last_year) }} as revenue_amount_same_weeks_last_year,
         {{ sum_if('revenue_amount', 'age_days < 30') }} as revenue_amount_30d,
         {{ sum_if('revenue_amount', 'age_days < 90') }} as revenue_amount_90d,
         {{ sum_if('revenue_amount', 'age_days < 180') }} as revenue_amount_180d,

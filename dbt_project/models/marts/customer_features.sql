@@ -1,4 +1,5 @@
 -- The population of each requested day with everything that a model may know of it.
+{%- set has_last_year = history_start_date() ~ ' <= ' ~ add_days('rhythm.as_of_date', -364) %}
 select
     rhythm.as_of_date as snapshot_date,
     rhythm.customer_key,
@@ -61,11 +62,11 @@ select
     products.main_category_share_365d,
 
     -- the same weeks a year ago, where the shop's history reaches back over all of them
-    case when {{ history_start_date() }} <= {{ add_days('rhythm.as_of_date', -364) }} then coalesce(orders.order_count_same_weeks_last_year, 0) end
+    case when {{ has_last_year }} then coalesce(orders.order_count_same_weeks_last_year, 0) end
         as order_count_same_weeks_last_year,
-    {{ amount('case when ' ~ history_start_date() ~ ' <= ' ~ add_days('rhythm.as_of_date', -364) ~ ' then coalesce(orders.revenue_amount_same_weeks_last_year, 0) end') }}
+    {{ amount('case when ' ~ has_last_year ~ ' then coalesce(orders.revenue_amount_same_weeks_last_year, 0) end') }}
         as revenue_amount_same_weeks_last_year,
-    {{ history_start_date() }} <= {{ add_days('rhythm.as_of_date', -364) }} as has_last_year,
+    {{ has_last_year }} as has_last_year,
 
     -- deliveries
     coalesce(orders.late_delivery_count_180d, 0) as late_delivery_count_180d,

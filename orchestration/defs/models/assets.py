@@ -75,8 +75,8 @@ def training_frame(platform: Platform, as_of: date) -> "pd.DataFrame":
         lake.require(labels, day)
     for day in snapshots:
         lake.require(features, day)
-    left = lake.read_frame(features, snapshots)
-    right = lake.read_frame(labels, matured).drop(columns=["horizon_days"])
+    left = lake.read_frame(features, snapshots, money_as_float=True)
+    right = lake.read_frame(labels, matured, money_as_float=True).drop(columns=["horizon_days"])
     return left.merge(right, on=["snapshot_date", "customer_key"], validate="one_to_one")
 
 
@@ -156,7 +156,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
         as_of = as_of_day(config, platform.lake.days(status_table), "customer_status")
         day = max(d for d in platform.lake.days(status_table) if d <= as_of)
         platform.lake.require(status_table, day)
-        status = platform.lake.read_frame(status_table, [day])
+        status = platform.lake.read_frame(status_table, [day], money_as_float=True)
         previous = platform.models.segments()
         fitted = fit_segments(
             status, platform.settings.seed, previous.clusters if previous else None

@@ -35,7 +35,7 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         pinned = None if run.is_rescoring or standing is None else standing.model_version
         ref = platform.models.resolve(CHURN_MODEL, pinned)
         model = run.once(f"model {ref.version}", lambda: platform.models.load(ref))
-        features = platform.lake.read_frame(sources[0], [day])
+        features = platform.lake.read_frame(sources[0], [day], money_as_float=True)
         status = platform.lake.read_frame(sources[1], [day], ["customer_key", "is_margin_known"])
         scores = score(model, features)
         if len(scores):
@@ -98,7 +98,7 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         earlier = [d for d in lake.days(AT_RISK_LIST) if d < day]
         listed = make(
             lake.read_frame(CHURN_SCORES, [day]),
-            lake.read_frame(status_table, [day]),
+            lake.read_frame(status_table, [day], money_as_float=True),
             lake.read_frame(CUSTOMER_SEGMENTS, [day]),
             lake.read_frame(AT_RISK_LIST, earlier[-1:]) if earlier else None,
             capacity=run.platform.settings.at_risk_capacity,

@@ -37,7 +37,7 @@ def segment_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDe
                 "no segment model is registered; materialise models/customer_segments",
                 allow_retries=False,
             )
-        status = platform.lake.read_frame(table, [day])
+        status = platform.lake.read_frame(table, [day], money_as_float=True)
         frame = apply(model.cut_points, status).merge(
             assign(model.clusters, status), on="customer_key", validate="one_to_one"
         )
