@@ -83,10 +83,23 @@ class Catalog:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.is_file():
-            # Two processes that initialise one SQLite file at once fail (facts: 6 of 6 did).
-            with file_lock(path.with_suffix(".init.lock")), self._connect() as connection:
-                connection.execute("pragma journal_mode = wal")
-                connection.executescript(SCHEMA)
+            # Two processes that initialise one SQLite file at once fail (facts: 6 of 6 did), and a
+            # third that finds it half made has no tables: it is made aside, and then it is there.
+            with file_lock(path.with_suffix(".init.lock")):
+                if not path.is_file():
+                    self._make()
+
+    def _make(self) -> None:
+        new = self.path.with_name(f".{self.path.name}.new")
+        for leftover in self.path.parent.glob(f"{new.name}*"):  # of a crash, with its journals
+            leftover.unlink()
+        connection = sqlite3.connect(new)
+        try:
+            connection.execute("pragma journal_mode = wal")
+            connection.executescript(SCHEMA)
+        finally:
+            connection.close()
+        new.replace(self.path)
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
@@ -151,7 +164,14 @@ class Catalog:
         """Remember a publication whose Delta commit has landed."""
         with self._connect() as connection:
             connection.execute(
-                "insert or replace into publications values (?,?,?,?,?,?,?,?,?,?)",
+                # A slow process that indexes an older commit last must not hide a newer one.
+                "insert into publications values (?,?,?,?,?,?,?,?,?,?)"
+                " on conflict (table_name, partition) do update set"
+                " delta_version = excluded.delta_version, content_hash = excluded.content_hash,"
+                " row_count = excluded.row_count, generation = excluded.generation,"
+                " inputs = excluded.inputs, run_id = excluded.run_id,"
+                " code_version = excluded.code_version, model_version = excluded.model_version"
+                " where excluded.delta_version >= delta_version",
                 (
                     publication.table,
                     publication.partition,

@@ -62,7 +62,7 @@ def canonical(frame: pd.DataFrame | pa.Table, table: Table) -> pa.Table:
                 array = array if array.type == field.type else array.cast(field.type)
             else:
                 array = _from_pandas(frame[field.name], field.type)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        except (ValueError, TypeError, NotImplementedError) as error:  # of Arrow and of pandas
             raise ValueError(f"{table.name}.{field.name}: {error}") from error
         if pa.types.is_floating(field.type):
             array = pc.if_else(pc.equal(array, 0.0), pa.scalar(0.0, field.type), array)  # no -0.0

@@ -1,0 +1,94 @@
+"""A small published table with every type, and one made from it, to drive the real machinery."""
+
+from __future__ import annotations
+
+import datetime
+from datetime import UTC, date
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from expectations.audit import audit
+from expectations.schema import Column, Table
+from expectations.suites import suite_for
+from orchestration.resources.lake import Lake
+from orchestration.resources.publishing import Publisher
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+D1, D2, D3 = date(2024, 3, 1), date(2024, 3, 2), date(2024, 3, 3)
+
+THINGS = Table(
+    "things",
+    1,
+    ("snapshot_date", "customer_key"),
+    (
+        Column("snapshot_date", "date", nullable=False),
+        Column("customer_key", "string", nullable=False),
+        Column("order_count", "integer", nullable=False, minimum=0),
+        Column("revenue_amount", "decimal", nullable=False),
+        Column("score", "double", nullable=True, minimum=0, maximum=1),
+        Column("is_known", "boolean", nullable=True),
+        Column("reason", "string", nullable=True),
+        Column("last_seen_at", "timestamp", nullable=True),
+    ),
+    "snapshot_date",
+)
+
+OTHERS = Table(
+    "others",
+    1,
+    ("snapshot_date", "customer_key"),
+    (
+        Column("snapshot_date", "date", nullable=False),
+        Column("customer_key", "string", nullable=False),
+        Column("order_count", "integer", nullable=False, minimum=0),
+    ),
+    "snapshot_date",
+)
+
+
+def key(number: int) -> str:
+    return f"{number:032x}"
+
+
+def things(day: date, rows: int = 3, orders: int = 1) -> pd.DataFrame:
+    """`rows` customers of `day`, each with `orders` orders; every type, with and without nulls."""
+    numbers = range(rows)
+    return pd.DataFrame(
+        {
+            "snapshot_date": [day] * rows,
+            "customer_key": [key(n) for n in numbers],
+            "order_count": [orders] * rows,
+            "revenue_amount": [Decimal(n) + Decimal("0.1234") for n in numbers],
+            "score": [None if n == 1 else n / rows for n in numbers],
+            "is_known": [None if n == 2 else n % 2 == 0 for n in numbers],
+            "reason": [None if n == 0 else f"reason {n}" for n in numbers],
+            "last_seen_at": [
+                None if n == 1 else datetime.datetime(2024, 2, 1, 12, n % 60, tzinfo=UTC)
+                for n in numbers
+            ],
+        }
+    )
+
+
+def bad_things(day: date) -> pd.DataFrame:
+    """What the audit must refuse: a count below zero."""
+    return things(day, orders=-1)
+
+
+def others(day: date, rows: int = 3) -> pd.DataFrame:
+    return things(day, rows)[list(OTHERS.column_names)]
+
+
+def publisher_of(staging: Path, lake: Lake) -> Publisher:
+    """The publisher as `Platform` makes it: the real audit, without its web pages."""
+    return Publisher(
+        staging,
+        lake,
+        auditor=audit,
+        suite_version=lambda table: suite_for(table).version,
+        finish=lambda: None,
+    )
