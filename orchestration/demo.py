@@ -114,13 +114,13 @@ def _delivered(root: Path, source: str, data: Path, timezone: str, currency: str
             CURRENCY,
             FIRST_DAY,
             LAST_DAY,
-            TIMEZONE,
+            SHOP_TIMEZONE,
             import_online_retail_ii,
         )
 
         # The data knows nothing of consent. A real shop must say what an absent record means.
         shop = Shop(
-            TIMEZONE,
+            SHOP_TIMEZONE,
             CURRENCY,
             FIRST_DAY,
             LAST_DAY,

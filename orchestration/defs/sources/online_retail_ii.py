@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 SHOP_TIMEZONE = "Europe/London"
 CURRENCY = "GBP"
+FIRST_DAY, LAST_DAY = date(2009, 12, 1), date(2011, 12, 9)
 FILE_NAME = "online_retail_ii"
 
 BUSINESS_ORDER_AMOUNT = 800
