@@ -105,6 +105,7 @@ class Catalog:
     def _connect(self) -> Iterator[sqlite3.Connection]:
         connection = sqlite3.connect(self.path, timeout=30)
         connection.row_factory = sqlite3.Row
+        connection.execute("pragma synchronous = normal")  # the Delta log is the truth
         try:
             with connection:
                 yield connection

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,26 @@ if TYPE_CHECKING:
     from orchestration.resources.home import Home
 
 TEMPLATE = Path(__file__).with_name("dagster.yaml")
+
+
+@cache
+def relax_sqlite() -> None:
+    """Let the SQLite stores of Dagster and MLflow in this process sync at checkpoints only.
+
+    Both use write-ahead logs, in which `synchronous = NORMAL` survives the death of any process and
+    never corrupts; a power cut may cost the last events. With FULL, an event of Dagster costs four
+    disk syncs: 43 ms on a busy disk, and a day has 60 events.
+    """
+    import sqlite3
+
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def relax(connection: object, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("pragma synchronous = normal")
+
+    event.listen(Engine, "connect", relax)
 
 
 def prepare_instance(home: Home) -> Path:
@@ -49,6 +70,7 @@ def open_instance(home: Home) -> Iterator[DagsterInstance]:
     from dagster import DagsterInstance
 
     prepare_instance(home)
+    relax_sqlite()
     with DagsterInstance.from_config(str(home.dagster)) as instance:
         yield instance
 
