@@ -129,7 +129,11 @@ def _delivered(root: Path, source: str, data: Path, timezone: str, currency: str
         )
         home = Home.create(root, shop)
         say(f"1/4  Importing Online Retail II from {data}")
-        print(import_online_retail_ii(data, home.landing))
+        if not (home.landing / "orders").is_dir():
+            report = import_online_retail_ii(data, home.landing)
+            for bucket, count in report.buckets.items():
+                print(f"  {bucket:28}{count:>12,} rows")
+            print(f"  {'in all':28}{report.rows_in:>12,} rows")
         return home
     from orchestration.defs.sources.landing import delivered_days
 

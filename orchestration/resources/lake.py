@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from orchestration.resources.catalog import Catalog, Publication
 from orchestration.resources.content import arrow_schema
@@ -238,7 +238,7 @@ class Lake:
 
         return DeltaTable(str(path), version=version)
 
-    def _schema_mode(self, table: Table) -> str | None:
+    def _schema_mode(self, table: Table) -> Literal["merge"] | None:
         if table.name in self._up_to_date:
             return None
         delta = self._open(table)

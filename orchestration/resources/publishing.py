@@ -19,6 +19,7 @@ from orchestration.resources.content import (
     content_hash,
     file_sha256,
 )
+from orchestration.resources.home import file_lock
 from orchestration.resources.lake import Lake
 from orchestration.tables import LEDGERS
 
@@ -77,8 +78,8 @@ class Publisher:
     """Stages, audits and publishes into one lake.
 
     `auditor` judges a file, and shows the verdict in the Data Docs if asked to or if anything is
-    wrong; `suite_version` names the suite in force, so that a verdict of an older suite admits nothing;
-    `finish` is called once a run (it writes the Data Docs).
+    wrong; `suite_version` names the suite in force, so that a verdict of an older suite admits
+    nothing; `finish` is called once a run (it writes the Data Docs).
     """
 
     def __init__(
@@ -174,26 +175,43 @@ class Publisher:
             code_version=code_version(),
             model_version=facts.model_version,
         )
-        standing = self.lake.publication(table, day)
-        if standing is not None and standing.content_hash == candidate.content_hash:
-            # The same content again is no new version; that it still holds is worth knowing.
-            confirmed = replace(publication, delta_version=standing.delta_version)
-            self.lake.catalog.index(confirmed)
-            candidate.path.unlink(missing_ok=True)
-            return confirmed, False
-        if table.name in LEDGERS:
-            if standing is not None:
-                raise RefusedError(
-                    f"{where} is closed: its rows are {standing.content_hash[:12]}, the candidate's "
-                    f"{candidate.content_hash[:12]}; the ledger is never rewritten"
-                )
-            self.lake.merge_new(table, content, publication)
-        else:
-            self.lake.replace(table, day, content, publication)
+        with file_lock(self.lake.root / f".{table.name}.publish.lock"):
+            standing = self.lake.publication(table, day)
+            if standing is not None and standing.content_hash == candidate.content_hash:
+                # The same content again is no new version; that it still holds is worth knowing.
+                confirmed = replace(publication, delta_version=standing.delta_version)
+                self.lake.catalog.index(confirmed)
+                candidate.path.unlink(missing_ok=True)
+                return confirmed, False
+            if table.name in LEDGERS:
+                self._require_new(candidate, standing, content)
+                self.lake.merge_new(table, content, publication)
+            else:
+                self.lake.replace(table, day, content, publication)
         candidate.path.unlink(missing_ok=True)  # a refused candidate stays for the post-mortem
         published = self.lake.publication(table, day)
         assert published is not None
         return published, True
+
+    def _require_new(
+        self, candidate: Candidate, standing: Publication | None, content: pa.Table
+    ) -> None:
+        table = candidate.table
+        where = f"{table.name} of {candidate.day}"
+        if standing is not None:
+            raise RefusedError(
+                f"{where} is closed: its rows are {standing.content_hash[:12]}, the candidate's "
+                f"{candidate.content_hash[:12]}; the ledger is never rewritten"
+            )
+        # The merge would leave such rows out, and the day would hold less than it says.
+        names = list(table.primary_key)
+        known = self.lake.read(table, columns=names)
+        again = content.select(names).join(known, names, join_type="inner").num_rows
+        if again:
+            raise RefusedError(
+                f"{where}: {again} of {content.num_rows} rows are in the ledger already, under "
+                "another day; the ledger is never rewritten"
+            )
 
     def run(
         self,
