@@ -86,9 +86,7 @@ def test_four_processes_start_at_once(tmp_path: Path) -> None:
     at = time.time() + 2.5
     for trial in range(3):
         path = tmp_path / f"{trial}.sqlite"
-        processes = [
-            SPAWN.Process(target=_start, args=(str(path), at, answers)) for _ in range(4)
-        ]
+        processes = [SPAWN.Process(target=_start, args=(str(path), at, answers)) for _ in range(4)]
         for process in processes:
             process.start()
         assert [answers.get(timeout=30) for _ in processes] == [""] * 4

@@ -212,9 +212,10 @@ def test_a_write_that_fails_leaves_the_old_file(
 ) -> None:
     path = tmp_path / "home.json"
     write_atomically(path, b"old")
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
-        write_atomically(path, b"new")
+        with pytest.raises(OSError, match="disk full"):
+            write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
     write_atomically(path, b"newer", mode=0o600)
