@@ -138,12 +138,22 @@ def run_training(home: "Home", as_of: date | None = None) -> str:
 
 
 def rebuild_stale(home: "Home") -> list[date]:
-    """Build the published days again that late data restates; return them."""
+    """Build the published days again that late data restates; return them.
+
+    Days of the daily job are run whole; days of which only features or labels were published, to
+    train on, are built as far as they were published.
+    """
     from orchestration.defs.mart.stale import ranges, stale_days
     from orchestration.resources.platform import Platform
+    from orchestration.tables import CHURN_SCORES
 
     platform = Platform(root=str(home.root))
     stale = stale_days(platform)
-    for start, end, _ in ranges(stale):
+    scored = set(platform.lake.days(CHURN_SCORES))
+    for start, end, _ in ranges({day: load for day, load in stale.items() if day in scored}):
         run_days(home, start, end)
+    rest = sorted(day.isoformat() for day in stale if day not in scored)
+    if rest:
+        config = {"ops": {"build_history": {"config": {"days": rest}}}}
+        run_job(home, "history", config=config)
     return sorted(stale)

@@ -8,6 +8,7 @@ a new table.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -250,6 +251,14 @@ CAMPAIGN_OUTCOMES = Table(
 )
 
 
+# What the ledger adds to the labels: dbt never reads the lake.
+TREATMENT = _columns("""
+    treated_campaign_id string?: the first campaign that enrolled the customer within the horizon
+    treated_arm string?: the arm drawn there; the control is an arm too
+    treatment_propensity double? 0..1: probability of that arm
+""")
+
+
 @cache
 def mart_tables() -> dict[str, Table]:
     """Return the published tables that dbt builds, by name."""
@@ -267,14 +276,21 @@ def mart_tables() -> dict[str, Table]:
             ),
             from_dbt("customer_features", ("snapshot_date", "customer_key"), may_be_empty=True),
             from_dbt("customer_status", ("snapshot_date", "customer_key"), may_be_empty=True),
-            from_dbt(
-                "churn_labels",
-                ("matured_date", "customer_key"),
-                "matured_date",
-                may_be_empty=True,
+            _with_columns(
+                from_dbt(
+                    "churn_labels",
+                    ("matured_date", "customer_key"),
+                    "matured_date",
+                    may_be_empty=True,
+                ),
+                TREATMENT,
             ),
         )
     }
+
+
+def _with_columns(table: Table, columns: tuple[Column, ...]) -> Table:
+    return replace(table, columns=(*table.columns, *columns))
 
 
 # Insert-only: a partition is merged, never replaced.

@@ -10,7 +10,6 @@ import dagster as dg
 
 from orchestration.defs.daily import lake_key
 from orchestration.resources.platform import Platform
-from orchestration.resources.warehouse import POOL
 from orchestration.tables import CHURN_SCORES, CUSTOMER_SEGMENTS, mart_tables
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ def platform_checks() -> list[dg.AssetChecksDefinition]:
     @dg.asset_check(
         asset=lake_key("customer_features"),
         name="no_stale_days",
-        pool=POOL,
         description="No published day was made before late rows landed that it should have seen.",
     )
     def no_stale_days(platform: Platform) -> dg.AssetCheckResult:

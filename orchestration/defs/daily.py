@@ -220,9 +220,10 @@ def publish_days(
             **_facts(outcome, time.perf_counter() - started),
             **made.metadata,
         }
+        what = "published" if outcome.changed else "as before"
         context.log.info(
             f"{table.name} of {day} ({number}/{len(run.days)}): "
-            f"{outcome.candidate.row_count:,} rows, {'published' if outcome.changed else 'as before'}"
+            f"{outcome.candidate.row_count:,} rows, {what}"
         )
     platform.publisher.finish()
     yield _check(table, verdicts, bad, platform)

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 
 class HistoryConfig(dg.Config):
-    """Which past days to build."""
+    """Which past days to build: snapshots up to `end`, or exactly the published ones of `days`."""
 
-    end: str
+    end: str = ""
     every_days: int = 14
     start: str = ""
+    days: list[str] = []  # noqa: RUF012  Dagster reads the default
 
 
 def history_days(
@@ -64,27 +65,13 @@ def history_job(loggers: Mapping[str, dg.LoggerDefinition] | None = None) -> dg.
 
         raise_for(take_in(platform, context.run_id, context.log.info))
         require_raw(platform)
-        shop = platform.home.shop
-        snapshots, matured = history_days(
-            shop,
-            date.fromisoformat(config.end),
-            config.every_days,
-            date.fromisoformat(config.start) if config.start else None,
-        )
-        if not snapshots:
-            raise dg.Failure(
-                f"no snapshot before {config.end} has matured labels: the shop began "
-                f"{shop.first_day} and the horizon is {shop.horizon_days} days"
-            )
         refused = []
-        for name, days, select in (
-            ("customer_features", snapshots, ["+customer_features"]),
-            ("churn_labels", matured, ["+churn_labels"]),
-            ("customer_status", [date.fromisoformat(config.end)], ["+customer_status"]),
-        ):
+        for name, days in _wanted(platform, config).items():
+            if not days:
+                continue
             table = mart_tables()[name]
             context.log.info(f"{name}: {len(days)} days, {days[0]} .. {days[-1]}, in one dbt run")
-            build_mart(platform, days, context.run_id, select)
+            build_mart(platform, days, context.run_id, [f"+{name}"])
             exported = export(platform, table, days)
             for number, day in enumerate(days, start=1):
                 made = exported.pop(day)
@@ -123,3 +110,24 @@ def history_job(loggers: Mapping[str, dg.LoggerDefinition] | None = None) -> dg.
         build_history()
 
     return history
+
+
+def _wanted(platform: Platform, config: HistoryConfig) -> dict[str, list[date]]:
+    """Return the days to build of each mart table."""
+    from orchestration.defs.mart.stale import published_days
+    from orchestration.tables import mart_tables
+
+    if config.days:
+        days = [date.fromisoformat(day) for day in config.days]
+        return {name: published_days(platform, name, days) for name in mart_tables()}
+    shop, end = platform.home.shop, date.fromisoformat(config.end)
+    start = date.fromisoformat(config.start) if config.start else None
+    snapshots, matured = history_days(shop, end, config.every_days, start)
+    if not snapshots:
+        raise dg.Failure(
+            f"no snapshot before {end} has matured labels: the shop began {shop.first_day} and the "
+            f"horizon is {shop.horizon_days} days",
+            allow_retries=False,
+        )
+    # Segments are fitted on the last day.
+    return {"customer_features": snapshots, "churn_labels": matured, "customer_status": [end]}

@@ -1,6 +1,7 @@
-"""The catalog of a home: audit records, and an index of what was published.
+"""The catalog of a home: audit records, loads, and an index of what was published.
 
-What belongs here: the SQLite tables behind the publish gate. The Delta log is the truth about
+What belongs here: the SQLite tables behind the publish gate and behind staleness, which must be
+answered without opening the warehouse. The Delta log is the truth about
 publications; the index only spares reading it, and is completed from it when a crash left it short
 (`orchestration/resources/lake.py`). What does not belong here: judging (`expectations/`) and
 deciding (`orchestration/resources/publishing.py`).
@@ -37,9 +38,8 @@ create table if not exists publications (
     primary key (table_name, partition)
 );
 create table if not exists indexed (table_name text primary key, delta_version integer not null);
-create table if not exists approvals (
-    campaign_id text primary key, config_sha256 text not null, approver text not null,
-    approved_at text not null
+create table if not exists loads (
+    generation integer primary key, file text not null, restated_from text
 );
 """
 
@@ -226,22 +226,21 @@ class Catalog:
             ).fetchone()
         return None if row is None else _publication(row)
 
-    def approve(self, campaign_id: str, config_sha256: str, approver: str, at: str) -> None:
-        """Record who approved the export of a campaign, and which text of it."""
+    def note_loads(self, loads: list[tuple[int, str, str | None]]) -> None:
+        """Remember loaded files: (generation, file, first day that it restates or None)."""
         with self._connect() as connection:
-            connection.execute(
-                "insert or replace into approvals values (?,?,?,?)",
-                (campaign_id, config_sha256, approver, at),
-            )
+            connection.executemany("insert or ignore into loads values (?, ?, ?)", loads)
 
-    def approval(self, campaign_id: str) -> tuple[str, str] | None:
-        """Return (config_sha256, approver) of an approved campaign, or None."""
+    def restatements(self) -> list[tuple[int, str]]:
+        """Return (generation, first day) of every load that restates published days."""
         with self._connect() as connection:
-            row = connection.execute(
-                "select config_sha256, approver from approvals where campaign_id = ?",
-                (campaign_id,),
-            ).fetchone()
-        return None if row is None else (row[0], row[1])
+            return [
+                (int(row[0]), str(row[1]))
+                for row in connection.execute(
+                    "select generation, restated_from from loads"
+                    " where restated_from is not null order by generation"
+                )
+            ]
 
 
 def _publication(row: sqlite3.Row) -> Publication:

@@ -1,8 +1,8 @@
-"""`staging/*`, `intermediate/*`, `mart/*`: dbt. `lake/*`: the candidates of dbt, published.
+"""`mart/*`: dbt. `lake/*`: the candidates of dbt, published.
 
 What belongs here: one dbt invocation for the days of a run, and the published tables that are dbt
 candidates. The SQL is in `dbt_project/`. The mart holds exactly the days asked for last; which
-those are, and of which load, is written beside it, so that nobody publishes a day that is not there.
+those are, and of which load, is written beside it, so that no day is published that is not there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,10 +26,11 @@ from orchestration.defs.daily import (
 from orchestration.defs.sources.assets import raw_key, require_raw
 from orchestration.resources.platform import Platform
 from orchestration.resources.warehouse import POOL
-from orchestration.tables import mart_tables
+from orchestration.tables import CAMPAIGN_ASSIGNMENTS, TREATMENT, mart_tables
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
     from dagster_dbt import DbtProject
 
     from expectations.schema import Table
@@ -161,8 +162,34 @@ def export(platform: Platform, table: "Table", days: "Sequence[date]") -> "dict[
             f"{' ...' if len(missing) > 5 else ''}; materialise mart/{table.name} for "
             "those days, in the same run"
         )
-    content = platform.warehouse.export_candidates(table, days)
+    content = platform.warehouse.export_candidates(table, days, _from_dbt(table))
+    if table.name == "churn_labels":
+        content = {day: _with_treatment(platform, rows) for day, rows in content.items()}
     return {day: Made(content[day], held[day], are_rows_due=due[day]) for day in days}
+
+
+def _from_dbt(table: "Table") -> list[str]:
+    added = {column.name for column in TREATMENT}
+    return [name for name in table.column_names if name not in added]
+
+
+def _with_treatment(platform: Platform, labels: "pa.Table") -> "pa.Table":
+    """Return labels with the campaign, arm and propensity of each customer from the ledger."""
+    import pyarrow as pa
+
+    from ml.campaigns.treatment import treatment
+
+    ledger = platform.lake.read_frame(CAMPAIGN_ASSIGNMENTS)
+    keys = labels.select(["snapshot_date", "matured_date", "customer_key"]).to_pandas(
+        date_as_object=True
+    )
+    found = treatment(keys, ledger)
+    for column in TREATMENT:
+        kind = pa.float64() if column.type == "double" else pa.string()
+        labels = labels.append_column(
+            column.name, pa.array(found[column.name], type=kind, from_pandas=True)
+        )
+    return labels
 
 
 # So many orders in a window, none of them cancelled as an order: somebody bought. Fewer may all

@@ -7,14 +7,13 @@ without one counts from its business day on, so every published day from there o
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from orchestration.tables import mart_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import date
+    from collections.abc import Iterable, Iterator
 
     from orchestration.resources.platform import Platform
 
@@ -24,29 +23,33 @@ SNAPSHOTS = ("customer_features", "customer_status", "churn_labels", "orders", "
 
 
 def stale_days(platform: Platform) -> dict[date, int]:
-    """Return the published days that a later load restates, each with that load's sequence.
-
-    Call it under the pool: it reads the warehouse.
-    """
-    with platform.warehouse.connect() as connection:
-        loads = connection.execute(
-            "select load_sequence, restated_from_date from ops.load_files "
-            "where restated_from_date is not null order by load_sequence"
-        ).fetchall()
+    """Return the published days that a later load restates, each with that load's generation."""
+    loads = [
+        (generation, date.fromisoformat(first))
+        for generation, first in platform.catalog.restatements()
+    ]
     stale: dict[date, int] = {}
     for name in SNAPSHOTS:
-        table = mart_tables()[name]
-        for day in platform.lake.days(table):
-            publication = platform.lake.publication(table, day)
-            assert publication is not None
-            later = [
-                sequence
-                for sequence, first in loads
-                if sequence > publication.generation and first <= day
-            ]
+        for day, generation in _published(platform, name).items():
+            later = [load for load, first in loads if load > generation and first <= day]
             if later:
                 stale[day] = max(later)
     return stale
+
+
+def published_days(platform: Platform, name: str, among: Iterable[date]) -> list[date]:
+    """Return those of `among` that are published in a mart table, in order."""
+    published = _published(platform, name)
+    return sorted(day for day in among if day in published)
+
+
+def _published(platform: Platform, name: str) -> dict[date, int]:
+    table = mart_tables()[name]
+    platform.lake.days(table)  # completes the index
+    return {
+        date.fromisoformat(day): publication.generation
+        for day, publication in platform.catalog.publications(table.name).items()
+    }
 
 
 def ranges(stale: dict[date, int]) -> Iterator[tuple[date, date, int]]:

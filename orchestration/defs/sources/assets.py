@@ -111,6 +111,12 @@ def take_in(platform: Platform, run_id: str, log: Callable[[str], None]) -> Take
         accounting = loading.accounting(connection)
         loading.check_accounting(accounting)
         after = generation(connection)
+        platform.catalog.note_loads(
+            connection.execute(
+                "select load_sequence, file, strftime(restated_from_date, '%Y-%m-%d') "
+                "from ops.load_files where load_sequence is not null"
+            ).fetchall()
+        )
         refused = {}
         for table in contract.tables:
             known = platform.catalog.latest_audit(f"raw_{table.name}", "all")
