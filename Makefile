@@ -1,7 +1,17 @@
 # Everything a person or CI runs. Needs Python 3.11 to 3.13, git and make; nothing else.
-#   make demo            the whole loop on a simulated shop
-#   make test            the test suite
+#   make demo            the whole loop on a simulated shop (CUSTOMERS=2000 for a small one,
+#                        FRESH=1 to begin again)
+#   make demo SOURCE=contract DATA=<folder> TIMEZONE=<zone> CURRENCY=<code>
+#                        the same on your files (docs/source-contract.md)
+#   make demo SOURCE=online-retail-ii DATA=<folder>
 #   make up / make down  the UIs, on loopback
+#   make backfill FROM=<day> TO=<day>
+#                        run days again, in one run
+#   make docs            the documentation of the mart, one HTML page
+#   make test            the test suite; make test-slow: proofs that take minutes
+#   make lint            ruff, mypy, sqlfluff; make format: what ruff can mend by itself
+#   make clean           throw the environment and caches away; homes stay
+# The home is HOLDFAST_HOME, by default .holdfast/ here.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] < (3, 14)))' 2>/dev/null \
 	&& { command -v "$$p"; break; }; done)
@@ -9,8 +19,12 @@ BIN := .venv/bin
 HOLDFAST := $(BIN)/python -m orchestration
 SOURCE ?= simulated
 
-# A simulated shop has no secrets: a fixed key makes two demos alike to the last digit.
-demo test test-slow: export HOLDFAST_SECRET ?= a-simulated-shop-has-no-secrets
+# Shops without secrets: a fixed key makes two demos alike to the last digit. Your own files get a
+# key of their own, made in the home.
+ifneq ($(SOURCE),contract)
+demo: export HOLDFAST_SECRET ?= a-simulated-shop-has-no-secrets
+endif
+test test-slow: export HOLDFAST_SECRET ?= a-simulated-shop-has-no-secrets
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint format up down backfill docs lock clean
@@ -33,7 +47,7 @@ setup: .venv/.installed
 	@$(HOLDFAST) prepare
 
 demo: setup
-	@$(HOLDFAST) demo --source $(SOURCE) $(if $(DATA),--data $(DATA)) \
+	@$(HOLDFAST) demo --source $(SOURCE) $(if $(DATA),--data "$(DATA)") \
 		$(if $(CUSTOMERS),--customers $(CUSTOMERS)) $(if $(TIMEZONE),--timezone $(TIMEZONE)) \
 		$(if $(CURRENCY),--currency $(CURRENCY)) $(if $(FRESH),--fresh)
 
@@ -44,7 +58,8 @@ down: setup
 	@$(HOLDFAST) down
 
 backfill: setup
-	@$(HOLDFAST) run --from $(FROM) --to $(TO)
+	@test -n "$(FROM)" || { echo "make backfill FROM=2025-06-01 TO=2025-06-30"; exit 2; }
+	@$(HOLDFAST) run --from $(FROM) $(if $(TO),--to $(TO))
 
 test: setup .venv/.installed-dev
 	@$(BIN)/python -m pytest -m "not slow"
@@ -55,7 +70,7 @@ test-slow: setup .venv/.installed-dev
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy orchestration ml expectations
+	$(BIN)/mypy orchestration ml expectations docs
 	$(BIN)/sqlfluff lint --config dbt_project/.sqlfluff dbt_project
 
 format: .venv/.installed-dev
