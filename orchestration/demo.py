@@ -202,6 +202,7 @@ def _risk(platform: Platform, day: date) -> str:
     listed = platform.lake.read_frame(AT_RISK_LIST, [day])
     p = scores["churn_probability"]
     at_risk = float(scores["margin_at_risk_amount"].sum())
+    listed_margin = float(listed["margin_at_risk_amount"].sum()) if len(listed) else 0.0
     lines = [
         f"THE SHOP ON {day}",
         f"  customers scored             {len(scores):>12,}   (bought in the last "
@@ -211,7 +212,7 @@ def _risk(platform: Platform, day: date) -> str:
         f"  margin at risk               {at_risk:>12,.0f} {shop.currency}"
         + ("  (margin rate assumed: no unit costs)" if scores["is_margin_assumed"].any() else ""),
         f"  on today's at-risk list      {len(listed):>12,}   worth "
-        f"{float(listed['margin_at_risk_amount'].sum()) if len(listed) else 0:,.0f} {shop.currency}",
+        f"{listed_margin:,.0f} {shop.currency}",
     ]
     if len(listed):
         plays = listed["suggested_play"].value_counts()

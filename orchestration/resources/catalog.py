@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+# Raised whenever SCHEMA gains a table: an older catalog is brought forward when it is opened.
+SCHEMA_VERSION = 2
 SCHEMA = """
 create table if not exists audits (
     id integer primary key,
@@ -82,24 +84,16 @@ class Catalog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.is_file():
-            # Two processes that initialise one SQLite file at once fail (facts: 6 of 6 did), and a
-            # third that finds it half made has no tables: it is made aside, and then it is there.
-            with file_lock(path.with_suffix(".init.lock")):
-                if not path.is_file():
-                    self._make()
+        if not path.is_file() or self._version() < SCHEMA_VERSION:
+            # Two processes that initialise one SQLite file at once fail (facts: 6 of 6 did).
+            with file_lock(path.with_suffix(".init.lock")), self._connect() as connection:
+                connection.execute("pragma journal_mode = wal")
+                connection.executescript(SCHEMA)
+                connection.execute(f"pragma user_version = {SCHEMA_VERSION}")
 
-    def _make(self) -> None:
-        new = self.path.with_name(f".{self.path.name}.new")
-        for leftover in self.path.parent.glob(f"{new.name}*"):  # of a crash, with its journals
-            leftover.unlink()
-        connection = sqlite3.connect(new)
-        try:
-            connection.execute("pragma journal_mode = wal")
-            connection.executescript(SCHEMA)
-        finally:
-            connection.close()
-        new.replace(self.path)
+    def _version(self) -> int:
+        with self._connect() as connection:
+            return int(connection.execute("pragma user_version").fetchone()[0])
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:

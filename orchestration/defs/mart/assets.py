@@ -42,7 +42,7 @@ DESCRIPTIONS = {
     "deliveries": "What became known of messages to customers on each day.",
     "customer_features": "What was known of each customer of the population at the end of the day.",
     "customer_status": "Every customer known: lifecycle, RFM values, consent, service, contacts.",
-    "churn_labels": "Labels that matured at the end of the day, of the snapshot one horizon before.",
+    "churn_labels": "Labels that matured at the end of the day; their snapshot is one horizon before.",
 }
 
 

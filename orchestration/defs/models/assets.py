@@ -4,7 +4,7 @@ What belongs here: reading what had matured, calling `ml`, logging to MLflow, th
 assets are not partitioned: a training is as of a day, and says which.
 """
 
-from datetime import date
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -15,6 +15,11 @@ from orchestration.tables import mart_tables
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# Trained every Monday; two missed Mondays are a fault.
+FRESH_MODEL = dg.FreshnessPolicy.time_window(
+    fail_window=timedelta(days=15), warn_window=timedelta(days=8)
+)
 
 CHURN_MODEL = "churn"
 SEGMENT_MODEL = "customer_segments"
@@ -57,8 +62,6 @@ def training_frame(platform: Platform, as_of: date) -> "pd.DataFrame":
     tables, lake = mart_tables(), platform.lake
     horizon = platform.home.shop.horizon_days
     labels, features = tables["churn_labels"], tables["customer_features"]
-    from datetime import timedelta
-
     from ml.validation import thin
 
     have = set(lake.days(features))
@@ -90,6 +93,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
         owners=[SCIENCE],
         kinds={"scikitlearn", "mlflow"},
         code_version="1",
+        freshness_policy=FRESH_MODEL,
         description=(
             "Six candidates compared out of time, the best that passes the gates refitted on all "
             "matured labels and registered; champion if it beats the champion on the same rows."
@@ -141,6 +145,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
         owners=[SCIENCE],
         kinds={"scikitlearn", "mlflow"},
         code_version="1",
+        freshness_policy=FRESH_MODEL,
         description=(
             "RFM cut-points and K-means on customer_status; refits keep the ids and names of the "
             "segments they continue."

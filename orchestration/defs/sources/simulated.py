@@ -39,7 +39,7 @@ def shop_config(home: Home, n_customers: int, seed: int) -> ShopConfig:
 
 
 def treatments(home: Home, before: date) -> pd.DataFrame | None:
-    """Return who is contacted, and when, according to cohorts published for days before `before`."""
+    """Return who is contacted, and when, by the cohorts published for days before `before`."""
     import pandas as pd
 
     from orchestration.defs.campaigns.files import read_campaigns
