@@ -63,12 +63,6 @@ def test_partitions_come_in_order(catalog: Catalog) -> None:
     assert list(catalog.publications("things")) == ["2024-02-29", "2024-03-01", "2024-03-09"]
 
 
-def test_approvals(catalog: Catalog) -> None:
-    assert catalog.approval("spring") is None
-    catalog.approve("spring", "sha", "Ann", "2024-03-01T12:00:00Z")
-    assert catalog.approval("spring") == ("sha", "Ann")
-
-
 def _start(path: str, at: float, answers: multiprocessing.Queue[str]) -> None:
     time.sleep(max(0.0, at - time.time()))  # all at once
     try:

@@ -101,7 +101,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
     )
     def churn_model(
         context: dg.AssetExecutionContext, platform: Platform, config: TrainingConfig
-    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    ) -> dg.MaterializeResult:
         from ml.training import TrainingSettings, TrainingSkipped, train
         from orchestration.resources.content import code_version
 
@@ -153,7 +153,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
     )
     def customer_segments_model(
         context: dg.AssetExecutionContext, platform: Platform, config: TrainingConfig
-    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    ) -> dg.MaterializeResult:
         from ml.clustering import fit_segments
         from ml.rfm import cut_points
 

@@ -81,7 +81,12 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
     @daily_asset(
         AT_RISK_LIST,
         partitions,
-        deps=[lake_key("churn_scores"), lake_key("customer_status"), lake_key("customer_segments")],
+        deps=[
+            lake_key("churn_scores"),
+            lake_key("customer_status"),
+            lake_key("customer_segments"),
+            lake_key("customer_features"),
+        ],
         group="scores",
         owner=MARKETING,
         description="Whom to talk to today, by margin at risk, with a reason and a suggested play.",
