@@ -10,7 +10,7 @@ import shutil
 import time
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestration.resources.home import Home, HomeError, Shop, write_atomically
 from orchestration.settings import Settings
@@ -145,13 +145,16 @@ def _delivered(root: Path, source: str, data: Path, timezone: str, currency: str
 
 
 def _place_campaign(home: Home, day: date) -> None:
-    """Put the example campaign into the home, starting on `day`, unless it is there."""
+    """Put the example campaign into the home, starting on `day`, unless it is there.
+
+    A source without e-mail addresses can only be reached by post.
+    """
+    channel = "email" if home.shop.source == "simulated" else "post"
     target = home.campaigns / "winback.yaml"
     if not target.is_file():
         lines = EXAMPLE.read_text(encoding="utf-8").splitlines(keepends=True)
-        moved = [
-            f"start_date: {day}\n" if line.startswith("start_date:") else line for line in lines
-        ]
+        own = {"start_date:": f"start_date: {day}\n", "channel:": f"channel: {channel}\n"}
+        moved = [own.get(line.split(" ")[0], line) for line in lines]
         write_atomically(target, "".join(moved).encode())
 
 
@@ -218,7 +221,7 @@ def _risk(platform: Platform, day: date) -> str:
         plays = listed["suggested_play"].value_counts()
         lines.append(
             "  suggested                    "
-            + ", ".join(f"{count} x {play.replace('_', ' ')}" for play, count in plays.items())
+            + ", ".join(f"{count} x {str(play).replace('_', ' ')}" for play, count in plays.items())
         )
     if shop.consent_without_records == "granted":
         lines.append(
@@ -265,24 +268,24 @@ def _campaigns(platform: Platform, day: date) -> str:
             )
     outcomes = platform.lake.read_frame(CAMPAIGN_OUTCOMES, [day])
     truths = _truths(platform.home, platform, outcomes)
-    for row in outcomes.itertuples():
-        name = f"    {row.arm} on {row.metric}"
-        if row.status == "window_open":
-            lines.append(f"{name}: the window is open until {row.window_end_date}")
-        elif row.effect is None or row.effect != row.effect:
-            lines.append(f"{name}: no effect shown, {row.status} (p = {row.srm_p_value:.2g})")
-        else:
-            unit = 100 if row.metric == "retained" else 1
-            sign = " points" if row.metric == "retained" else ""
-            text = (
-                f"{name}: {row.effect * unit:+.2f}{sign} per customer "
-                f"[{row.effect_low * unit:+.2f}, {row.effect_high * unit:+.2f}], {row.status}"
-            )
-            true = truths.get((row.campaign_id, row.arm, row.metric))
-            if true is not None:
-                text += f"; simulated truth {true * unit:+.2f}"
-            lines.append(text)
+    lines += [_outcome(row, truths) for row in outcomes.to_dict("records")]
     return "\n".join(lines) if len(lines) > 1 else ""
+
+
+def _outcome(row: dict[Any, Any], truths: dict[tuple[str, str, str], float]) -> str:
+    name = f"    {row['arm']} on {row['metric']}"
+    if row["status"] == "window_open":
+        return f"{name}: the window is open until {row['window_end_date']}"
+    if row["effect"] is None or row["effect"] != row["effect"]:
+        return f"{name}: no effect shown, {row['status']} (p = {row['srm_p_value']:.2g})"
+    unit, sign = (100, " points") if row["metric"] == "retained" else (1, "")
+    low, high = row["effect_low"] * unit, row["effect_high"] * unit
+    text = (
+        f"{name}: {row['effect'] * unit:+.2f}{sign} per customer [{low:+.2f}, {high:+.2f}], "
+        f"{row['status']}"
+    )
+    true = truths.get((row["campaign_id"], row["arm"], row["metric"]))
+    return text if true is None else f"{text}; simulated truth {true * unit:+.2f}"
 
 
 def _truths(

@@ -43,13 +43,12 @@ class Progress(logging.Handler):
 
 
 def _console() -> dg.LoggerDefinition:
-    @dg.logger(description="one line per thing that an asset reports")
     def console(_: dg.InitLoggerContext) -> logging.Logger:
         logger = logging.Logger("holdfast", logging.INFO)
         logger.addHandler(Progress())
         return logger
 
-    return console
+    return dg.LoggerDefinition(console, description="one line per thing that an asset reports")
 
 
 def run_job(

@@ -172,7 +172,7 @@ def daily_asset(
         )
         def asset(
             context: dg.AssetExecutionContext, platform: Platform
-        ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
+        ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
             yield from publish_days(context, platform, table, make)
 
         return asset
@@ -185,7 +185,7 @@ def publish_days(
     platform: Platform,
     table: "Table",
     make: Callable[[Run, date], Made],
-) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Make, stage, audit and publish each day of this run, and report each."""
     from orchestration.resources.publishing import Facts
 

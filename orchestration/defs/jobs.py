@@ -7,9 +7,12 @@ one job (blocking checks hold only within one run), not a set of automation cond
 from collections.abc import Iterator, Mapping
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from orchestration.defs.history import history_job
 from orchestration.resources.platform import Platform
+
+AssetJob = UnresolvedAssetJobDefinition
 
 DAILY = "daily"
 TRAINING = "training"
@@ -21,7 +24,7 @@ TRAINING_SELECTION = dg.AssetSelection.groups("models")
 def jobs(
     partitions: dg.DailyPartitionsDefinition,
     loggers: Mapping[str, dg.LoggerDefinition] | None = None,
-) -> list[dg.JobDefinition]:
+) -> list[AssetJob | dg.JobDefinition]:
     """Return the jobs: the day, the training, and the history a new home is trained on."""
     return [
         dg.define_asset_job(
@@ -64,7 +67,7 @@ def schedules(partitions: dg.DailyPartitionsDefinition) -> list[dg.ScheduleDefin
     def training_schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
         yield dg.RunRequest(run_key=context.scheduled_execution_time.date().isoformat())
 
-    return [daily_schedule, training_schedule]  # type: ignore[list-item]
+    return [daily_schedule, training_schedule]
 
 
 def sensors() -> list[dg.SensorDefinition]:

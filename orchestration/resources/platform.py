@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from orchestration.resources.warehouse import Warehouse
 
 
-class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
+class Platform(dg.ConfigurableResource):
     """One home and the settings it runs under."""
 
     root: str

@@ -52,9 +52,10 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
             metadata={
                 "assigned": len(rows),
                 **{
-                    f"{campaign} {arm}": int(count)
-                    for (campaign, arm), count in rows.groupby(["campaign_id", "arm"])
-                    .size()
+                    str(name): int(count)
+                    for name, count in (rows["campaign_id"] + " " + rows["arm"])
+                    .value_counts()
+                    .sort_index()
                     .items()
                 },
             },
@@ -125,10 +126,12 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
             generation=run.platform.lake.require(orders_table, day).generation,
             inputs=hashes,
             metadata={
-                f"{row.campaign_id} {row.arm} {row.metric}": f"{row.effect:+.4f} "
-                f"[{row.effect_low:+.4f}, {row.effect_high:+.4f}] {row.status}"
-                for row in frame.itertuples()
-                if row.effect is not None and row.effect == row.effect
+                f"{row['campaign_id']} {row['arm']} {row['metric']}": (
+                    f"{row['effect']:+.4f} [{row['effect_low']:+.4f}, {row['effect_high']:+.4f}] "
+                    f"{row['status']}"
+                )
+                for row in frame.to_dict("records")
+                if not pd.isna(row["effect"])
             },
         )
 

@@ -42,7 +42,7 @@ DESCRIPTIONS = {
     "deliveries": "What became known of messages to customers on each day.",
     "customer_features": "What was known of each customer of the population at the end of the day.",
     "customer_status": "Every customer known: lifecycle, RFM values, consent, service, contacts.",
-    "churn_labels": "Labels that matured at the end of the day; their snapshot is one horizon before.",
+    "churn_labels": "Labels that matured at the end of the day, of the snapshot a horizon earlier.",
 }
 
 
@@ -100,7 +100,7 @@ def mart_assets(
     )
     def mart(
         context: dg.AssetExecutionContext, platform: Platform
-    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         days = days_of(context)
         require_raw(platform)
         results = build_mart(platform, days, context.run_id)
@@ -245,7 +245,7 @@ def _published(table: "Table", partitions: dg.DailyPartitionsDefinition) -> dg.A
 
 def _report(
     results: "Sequence[NodeResult]", manifest: Mapping[str, Any], assets: dg.AssetsDefinition
-) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     translator = Translator()
     checks = {
         (spec.metadata or {}).get("dagster_dbt/unique_id", spec.name): spec.key

@@ -24,6 +24,8 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         kinds={"scikitlearn", "deltalake"},
     )
     def churn_scores(run: Run, day: date) -> Made:
+        import pandas as pd
+
         from ml.reasons import reasons
         from ml.scoring import score
         from ml.value import expected_margin, margin_at_risk
@@ -48,10 +50,12 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
             platform.settings.margin_rate,
         )
         scores = scores.merge(margin, on="customer_key", validate="one_to_one")
-        scores["margin_at_risk_amount"] = margin_at_risk(
-            scores["churn_probability"], scores["expected_margin_amount"]
-        )
         scores = scores.assign(
+            margin_at_risk_amount=pd.Series(
+                margin_at_risk(scores["churn_probability"], scores["expected_margin_amount"]),
+                index=scores.index,
+                dtype=object,
+            ),
             snapshot_date=day,
             model_name=ref.name,
             model_version=str(ref.version),

@@ -249,7 +249,7 @@ def raw_assets(contract: Contract, partitions: dg.DailyPartitionsDefinition) -> 
     )
     def raw(
         context: dg.AssetExecutionContext, platform: Platform
-    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         days = days_of(context)
         taken = take_in(platform, context.run_id, context.log.info)
         for table in contract.tables:
@@ -298,16 +298,15 @@ def _totals(rows: "pd.DataFrame") -> dict[str, int]:
 
 def _by_day(rows: "pd.DataFrame", days: Sequence[date]) -> dict[date, dict[str, Any]]:
     """Return the accounting of each business day, and flag a day without rows (it is legal)."""
-    totals = rows.groupby("business_date")[list(COUNTS)].sum() if len(rows) else rows
+    found: dict[Any, pd.DataFrame] = dict(iter(rows.groupby("business_date")))
     by_day = {}
     for day in days:
-        known = len(rows) > 0 and day in totals.index
-        counts = {n: int(totals.loc[day, n]) if known else 0 for n in COUNTS}
-        files = rows.loc[rows["business_date"] == day, "file"] if known else []
+        part = found.get(day, rows.head(0))
+        counts = _totals(part)
         by_day[day] = {
             **counts,
             "dagster/partition_row_count": counts["loaded"],
-            "files": len(set(files)),
+            "files": int(part["file"].nunique()),
             "is_empty_day": counts["rows_in"] == 0,
         }
     return by_day
