@@ -61,9 +61,19 @@ class Dbt:
         self.folder = folder
         self.warehouse = folder / "warehouse.duckdb"
         self._compiled: dict[str, list[Model]] = {}
+        self._manifest: Any = None
 
     def invoke(self, *arguments: str, variables: Mapping[str, Any] | None = None) -> Any:
-        """Run one dbt command and return its result; the warehouse is closed afterwards."""
+        """Run one dbt command and return its result; the warehouse is closed afterwards.
+
+        The project is parsed once: every other list of variables would make dbt parse it again.
+        """
+        if self._manifest is None:
+            self._manifest = self._invoke(["parse"], DEFAULT_VARS).result
+        return self._invoke(list(arguments), variables)
+
+    def _invoke(self, arguments: list[str], variables: Mapping[str, Any] | None) -> Any:
+        from dbt.adapters.duckdb.connections import DuckDBConnectionManager
         from dbt.adapters.factory import reset_adapters
         from dbt.cli.main import dbtRunner
 
@@ -75,9 +85,15 @@ class Dbt:
         with _environment(HOLDFAST_WAREHOUSE=str(self.warehouse)):
             try:
                 with contextlib.redirect_stdout(io.StringIO()):
-                    return dbtRunner().invoke(["--quiet", *arguments, *flags])
+                    return dbtRunner(manifest=self._manifest).invoke(
+                        ["--quiet", *arguments, *flags]
+                    )
             finally:
+                # Resetting the adapters leaves the manager's environment, and so the file, open.
                 reset_adapters()
+                if DuckDBConnectionManager._ENV is not None:
+                    DuckDBConnectionManager.env().close()
+                DuckDBConnectionManager.close_all_connections()
 
     def compiled(self, **changes: Any) -> list[Model]:
         """Return the models in dbt's order, compiled under the default variables with `changes`."""
@@ -107,9 +123,12 @@ class Dbt:
         world: World,
         threads: int = 1,
         shuffle_seed: int | None = None,
+        faults: Mapping[str, tuple[str, str]] | None = None,
         **changes: Any,
     ) -> dict[str, pd.DataFrame]:
         """Return the marts of a world, each sorted by its primary key.
+
+        `faults` replaces a piece of a model's SQL by another, to see whether a test would notice.
 
         The requested days are in one model only (a test holds that), so another list of days needs
         no other compilation.
@@ -127,6 +146,10 @@ class Dbt:
                 sql = model.sql
                 if model.name == "int_snapshot_dates":
                     sql = " UNION ALL ".join(f"SELECT DATE '{d}' AS snapshot_date" for d in days)
+                if faults and model.name in faults:
+                    right, wrong = faults[model.name]
+                    assert right in sql, f"{model.name} does not contain {right}"
+                    sql = sql.replace(right, wrong)
                 connection.execute(f"CREATE {kind} {model.schema}.{model.name} AS {sql}")
             return read_marts(connection)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Decimal
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ CENTS = Decimal("0.0001")
 
 def _plain(frame: pd.DataFrame) -> list[Row]:
     rows: list[Row] = []
-    for row in frame.astype(object).where(frame.notna(), None).to_dict("records"):
+    for record in frame.astype(object).where(frame.notna(), None).to_dict("records"):
+        row = {str(name): value for name, value in record.items()}
         for name in ("occurred_date", "arrived_date"):
             row[name] = row[name].date() if row[name] is not None else None
         rows.append(row)
@@ -182,7 +184,7 @@ class Knowledge:
 
     def _gaps(self, key: str) -> list[int]:
         days = sorted({order["occurred_date"] for order in self.valid(key)})
-        return [(b - a).days for a, b in zip(days, days[1:], strict=False)]
+        return [(b - a).days for a, b in pairwise(days)]
 
     def population(self) -> list[str]:
         return sorted(key for key in self.by_customer if self.valid(key, self.active_window_days))
@@ -200,9 +202,7 @@ class Knowledge:
         age = self.age
         ever = self.valid(key)
         year = self.valid(key, 365)
-        every = [
-            order for order in self.by_customer[key] if age(order["occurred_date"]) < 365
-        ]
+        every = [order for order in self.by_customer[key] if age(order["occurred_date"]) < 365]
         first = min(order["occurred_date"] for order in ever)
         last = max(order["occurred_date"] for order in ever)
         customer = next((c for c in self.rows["customers"] if c["customer_key"] == key), None)
@@ -217,9 +217,7 @@ class Knowledge:
 
         season = [o for o in year if age(o["occurred_date"]) >= 365 - self.season_days]
         has_last_year = self.history_start <= self.day - timedelta(days=364)
-        shop_mean = (
-            sum(self.shop_gaps) / len(self.shop_gaps) if self.shop_gaps else None
-        )
+        shop_mean = sum(self.shop_gaps) / len(self.shop_gaps) if self.shop_gaps else None
         shrunk = (
             (sum(gaps) + self.prior * shop_mean) / (len(gaps) + self.prior)
             if shop_mean is not None
@@ -276,9 +274,7 @@ class Knowledge:
             for t in tickets
             if t["closed_day"] is not None and age(t["closed_day"]) < 365 and t["csat"] is not None
         ]
-        reviews = sorted(
-            self.of("reviews", key), key=lambda r: (r["created_at"], r["review_id"])
-        )
+        reviews = sorted(self.of("reviews", key), key=lambda r: (r["created_at"], r["review_id"]))
         ratings = [r["rating"] for r in reviews if age(r["occurred_date"]) < 365]
         sent = self.of("deliveries", key)
         emails = [d for d in sent if d["channel"] == "email"]
@@ -332,7 +328,8 @@ class Knowledge:
             "cancelled_amount_365d": sum((o["gross"] - o["net_amount"] for o in every), Decimal(0)),
             "discount_amount_365d": sum((o["discount"] for o in every), Decimal(0)),
             "discount_rate_365d": (
-                float(sum(o["discount"] for o in every)) / float(sum(o["net_amount"] for o in every))
+                float(sum(o["discount"] for o in every))
+                / float(sum(o["net_amount"] for o in every))
                 if sum(o["net_amount"] for o in every)
                 else None
             ),
@@ -363,9 +360,7 @@ class Knowledge:
             "late_delivery_count_180d": sum(days > 7 for days in days_to),
             "delivery_days_mean_180d": statistics.fmean(days_to) if days_to else None,
             "undelivered_order_count": (
-                sum(
-                    o["delivered_day"] is None and 14 < age(o["occurred_date"]) < 180 for o in year
-                )
+                sum(o["delivered_day"] is None and 14 < age(o["occurred_date"]) < 180 for o in year)
                 if shop_delivers
                 else 0
             ),
@@ -392,9 +387,7 @@ class Knowledge:
             "review_count_365d": len(ratings),
             "rating_mean_365d": statistics.fmean(ratings) if ratings else None,
             "last_rating": reviews[-1]["rating"] if reviews else None,
-            "low_rating_count_180d": sum(
-                r["rating"] <= 2 for r in self.of("reviews", key, 180)
-            ),
+            "low_rating_count_180d": sum(r["rating"] <= 2 for r in self.of("reviews", key, 180)),
             "email_open_count_90d": opens,
             "email_click_count_90d": max(clicked, mailed("email_click")),
             "email_open_rate_90d": min(1.0, opens / len(received)) if received else None,

@@ -235,7 +235,9 @@ def make_world(
         }
     )
     n = len(world["products"])
-    world["products"]["category"] = rng.choice(["a", "b", "c", "d", "e", None], n)
+    world["products"]["category"] = rng.choice(
+        np.array(["a", "b", "c", "d", "e", None], dtype=object), n
+    )
     world["products"]["unit_cost"] = np.where(rng.random(n) < 0.97, money(1, 20, n), np.nan)
 
     n = int(customers * orders_per_customer)
@@ -391,7 +393,7 @@ def make_world(
 def _redeliver(
     table: str, frame: pd.DataFrame, share: float, rng: np.random.Generator
 ) -> pd.DataFrame:
-    """Deliver a share of the rows again, changed: an early version without outcomes, then a later."""
+    """Deliver a share of the rows twice: early and without most outcomes, then as they are."""
     frame["_is_current"] = True
     picked = rng.random(len(frame)) < share
     if not picked.any():
@@ -417,10 +419,10 @@ def _redeliver(
         early["account_type"] = "consumer"
     later = frame.copy()
     later["_file_id"] = np.where(picked, 2, 1)
-    reference = later[BUSINESS_TIME[table]] if table in BUSINESS_TIME else pd.NaT
-    moved = pd.Series(later["arrived_at"]).fillna(reference) + pd.to_timedelta(
-        rng.integers(1, 60, len(later)), unit="D"
-    )
+    known = later["arrived_at"]
+    if table in BUSINESS_TIME:
+        known = known.fillna(later[BUSINESS_TIME[table]])
+    moved = known + pd.to_timedelta(rng.integers(1, 60, len(later)), unit="D")
     says = picked & (rng.random(len(later)) < 0.8)
     later["arrived_at"] = later["arrived_at"].where(~says, moved)
     return pd.concat([early, later], ignore_index=True)

@@ -1,4 +1,4 @@
-"""The marts against brute force: every feature, status and label, on worlds made to be difficult."""
+"""The marts against brute force: every feature, status and label, on difficult worlds."""
 
 from __future__ import annotations
 
@@ -116,9 +116,7 @@ def test_labels(pair: tuple[World, dict[str, pd.DataFrame]], matured: date) -> N
     assert 0 < labels["is_churned"].mean() < 1
     for key, row in labels.iterrows():
         orders = [o for o in now.valid(str(key)) if o["occurred_date"] > snapshot]
-        every = [
-            o for o in now.by_customer.get(str(key), []) if o["occurred_date"] > snapshot
-        ]
+        every = [o for o in now.by_customer.get(str(key), []) if o["occurred_date"] > snapshot]
         horizon = then.personal_horizon_days(str(key), 90)
         bought = any((o["occurred_date"] - snapshot).days <= horizon for o in orders)
         margins = [o["margin"] for o in every]

@@ -65,7 +65,7 @@ customers as (
     group by snapshot_date, customer_key
 ),
 
--- A shop that has never told of a delivery has no undelivered orders: nothing is known of them.
+-- A shop that has told of no delivery in a year has no undelivered orders: nothing is known of them.
 shops as (
     select
         snapshot_date,
