@@ -409,8 +409,17 @@ def rollback(tracking_uri: str, name: str, reason: str) -> ModelRef:
 
 
 def champion_history(tracking_uri: str, name: str) -> list[ChampionMove]:
-    """Return every change of champion, oldest first."""
-    tags = _client(tracking_uri).get_registered_model(name).tags
+    """Return every change of champion, oldest first.
+
+    Raises:
+        ModelError: there is no model of that name.
+    """
+    import mlflow
+
+    try:
+        tags = _client(tracking_uri).get_registered_model(name).tags
+    except mlflow.exceptions.MlflowException as error:
+        raise ModelError(f"there is no model {name!r}: train first ({error.message})") from error
     return [ChampionMove(**json.loads(tags[k])) for k in sorted(tags) if k.startswith(_MOVE)]
 
 

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from orchestration.defs.daily import ENGINEERING, FRESH, RETRY, days_of
-from orchestration.defs.sources.contract import Contract, SourceTable, load_contract, raw_columns
+from orchestration.defs.sources.contract import (
+    Contract,
+    ContractError,
+    SourceTable,
+    load_contract,
+    raw_columns,
+)
 from orchestration.resources.platform import Platform
 from orchestration.resources.warehouse import POOL
 
@@ -250,8 +256,13 @@ def raw_assets(contract: Contract, partitions: dg.DailyPartitionsDefinition) -> 
     def raw(
         context: dg.AssetExecutionContext, platform: Platform
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        from orchestration.resources.vault import VaultError
+
         days = days_of(context)
-        taken = take_in(platform, context.run_id, context.log.info)
+        try:
+            taken = take_in(platform, context.run_id, context.log.info)
+        except (ContractError, VaultError) as error:  # what waiting does not mend is not retried
+            raise dg.Failure(str(error), allow_retries=False) from error
         for table in contract.tables:
             key = raw_key(table.name)
             rows = taken.accounting[taken.accounting["table"] == table.name]
