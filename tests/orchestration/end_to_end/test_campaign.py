@@ -1,0 +1,115 @@
+"""From cohort to e-mail tool and back: approval, withdrawn consent, and the shop's answer."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+from tiny_shop import (
+    APPROVER,
+    CAMPAIGN_ID,
+    ENROLLED,
+    FIRST,
+    LAST,
+    LAST_RUN,
+    canary_email,
+    shop_days,
+    token_in,
+)
+
+from ml.campaigns.export import ExportRefusedError
+from orchestration.defs.campaigns.export import export, preview
+from orchestration.tables import CAMPAIGN_ASSIGNMENTS, CAMPAIGN_COHORTS
+
+if TYPE_CHECKING:
+    from tiny_shop import Enrolled
+
+    from orchestration.resources.home import Home
+
+
+def test_dry_run_counts_and_names_nobody(enrolled: Enrolled) -> None:
+    rows = pd.read_parquet(enrolled.exported[1])
+    assert f"{len(rows):,} customers" in enrolled.preview
+    assert APPROVER in enrolled.preview
+    assert "anary" not in enrolled.preview
+
+
+def test_export_needs_its_approver_and_its_dry_run(enrolled: Enrolled) -> None:
+    token = token_in(preview(enrolled.home, CAMPAIGN_ID, LAST_RUN))
+    files = sorted((enrolled.home.exports / "campaigns").rglob("*"))
+    for approver, given in (("Somebody else", token), (APPROVER, "0" * 16), (APPROVER, "")):
+        with pytest.raises(ExportRefusedError):
+            export(enrolled.home, CAMPAIGN_ID, LAST_RUN, approver, given)
+    # the token of another day is not that of this one
+    with pytest.raises(ExportRefusedError, match="dry run"):
+        export(enrolled.home, CAMPAIGN_ID, LAST_RUN, APPROVER, token_in(enrolled.preview))
+    assert sorted((enrolled.home.exports / "campaigns").rglob("*")) == files
+
+
+def test_the_file_holds_the_treated_and_no_formula(enrolled: Enrolled) -> None:
+    path, parquet = enrolled.exported
+    assert path.stat().st_mode & 0o077 == 0
+    text = path.read_bytes().decode("utf-8")
+    header, *rows = csv.reader(io.StringIO(text, newline=""))
+    assert header == ["customer_id", "email", "campaign_id", "arm", "play", "offer"]
+    assert not [cell for row in rows for cell in row if cell[:1] in "=+-@\t\r" and cell]
+    assert {row[5] for row in rows} == {"'=10 off your next order"}
+    assert all(row[1] == "'" + canary_email(row[0]) for row in rows)
+    ledger = enrolled.read.lake.read_frame(CAMPAIGN_ASSIGNMENTS)
+    treated = set(ledger.loc[ledger["arm"] == "coupon", "customer_key"])
+    known = enrolled.read.vault.identities(sorted(treated))
+    assert {row[0] for row in rows} <= {person.customer_id for person in known.values()}
+    assert {row[3] for row in rows} == {"coupon"}
+    assert len(pd.read_parquet(parquet)) == len(rows)
+
+
+def test_who_withdraws_consent_after_the_assignment_is_dropped(
+    copy: Home, enrolled: Enrolled
+) -> None:
+    before = set(pd.read_parquet(enrolled.exported[1])["customer_id"])
+    text = preview(copy, CAMPAIGN_ID, LAST_RUN)
+    assert "no_consent" in text
+    path = export(copy, CAMPAIGN_ID, LAST_RUN, APPROVER, token_in(text))[1]
+    after = set(pd.read_parquet(path)["customer_id"])
+    assert enrolled.withdrew in before
+    assert enrolled.withdrew not in after
+    assert after < before
+    # for the outcome they stay where they were drawn
+    ledger = enrolled.read.lake.read_frame(CAMPAIGN_ASSIGNMENTS)
+    (key,) = [
+        key
+        for key, person in enrolled.read.vault.identities(list(ledger["customer_key"])).items()
+        if person.customer_id == enrolled.withdrew
+    ]
+    assert list(ledger.loc[ledger["customer_key"] == key, "arm"]) == ["coupon"]
+
+
+def test_cohort_and_ledger_agree(enrolled: Enrolled) -> None:
+    ledger = enrolled.read.lake.read_frame(CAMPAIGN_ASSIGNMENTS)
+    cohort = enrolled.read.lake.read_frame(CAMPAIGN_COHORTS)
+    assert set(ledger["assigned_date"]) == set(cohort["snapshot_date"]) == {ENROLLED}
+    drawn = cohort[cohort["arm"].notna()].set_index("customer_key")["arm"]
+    assert drawn.to_dict() == ledger.set_index("customer_key")["arm"].to_dict()
+    assert (cohort["exclusion_reason"].isna() == cohort["is_eligible"]).all()
+    # every eligible customer is drawn, or held out of all campaigns of this quarter
+    assert cohort.loc[cohort["arm"].notna(), "is_eligible"].all()
+    assert set(ledger["arm"]) == {"control", "coupon"}
+
+
+def test_the_shop_sends_to_whom_the_cohort_names(enrolled: Enrolled) -> None:
+    ledger = enrolled.read.lake.read_frame(CAMPAIGN_ASSIGNMENTS)
+    record = json.loads((enrolled.home.root / "simulated" / f"{FIRST}_{LAST}.json").read_text())
+    assert record["contacts_read"] == len(ledger)
+    first = json.loads(next(iter(sorted((enrolled.home.root / "simulated").iterdir()))).read_text())
+    assert first["contacts_read"] == 0
+    sent = pd.read_parquet(enrolled.home.landing / "deliveries" / f"{FIRST}_{LAST}.parquet")
+    sent = sent[sent["campaign_id"] == CAMPAIGN_ID]
+    treated = list(ledger.loc[ledger["arm"] == "coupon", "customer_key"])
+    known = enrolled.read.vault.identities(treated)
+    assert set(sent["customer_id"]) <= {person.customer_id for person in known.values()}
+    assert len(sent) > 0
+    assert set(shop_days(sent["sent_at"])) == {FIRST}
