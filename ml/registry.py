@@ -101,7 +101,9 @@ def initialise(tracking_uri: str, artifact_location: str, experiment: str = EXPE
         client = _client(tracking_uri)
         found = client.get_experiment_by_name(experiment)
         if found is None:
-            return str(client.create_experiment(experiment, artifact_location=artifact_location))
+            # Without a kind the UI opens on its pages for language models.
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            return str(client.create_experiment(experiment, artifact_location, tags=kind))
     if found.artifact_location.rstrip("/") != artifact_location.rstrip("/"):
         raise ModelError(
             f"experiment {experiment!r} keeps its artifacts in {found.artifact_location}, not in "

@@ -242,7 +242,7 @@ def _segments(platform: Platform, day: date) -> str:
             "SEGMENTS",
             "  lifecycle   " + ", ".join(f"{name} {n:,}" for name, n in lifecycle.items()),
             "  RFM         " + ", ".join(f"{name} {n:,}" for name, n in rfm.items()),
-            "  K-means     " + ", ".join(f"{name} {n:,}" for name, n in clusters.items()),
+            "  K-means     " + "; ".join(f"{name}: {n:,}" for name, n in clusters.items()),
         ]
     )
 
