@@ -46,7 +46,7 @@ def demo(
     started = time.monotonic()
     root = Settings().home
     if fresh and Home.exists(root):
-        shutil.rmtree(root)
+        _throw_away(Home.open(root), source)
     if source == "simulated":
         home = Home.create(root, SIMULATED)
         _simulated(home, customers)
@@ -58,6 +58,20 @@ def demo(
     text = summary(home)
     write_atomically(home.root / "summary.txt", text.encode() + b"\n")
     print(f"\n{text}\n\nDone in {time.monotonic() - started:.0f} s.")
+
+
+def _throw_away(home: Home, source: str) -> None:
+    """Delete the home of an earlier demo of `source`.
+
+    Raises:
+        HomeError: it is no such home: of another source, or of a live shop.
+    """
+    if home.shop.source != source or home.shop.last_day is None:
+        raise HomeError(
+            f"{home.root} was not made by a demo of {source}, so it is not thrown away; choose "
+            "another folder with HOLDFAST_HOME"
+        )
+    shutil.rmtree(home.root)
 
 
 def _simulated(home: Home, customers: int) -> None:
