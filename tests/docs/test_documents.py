@@ -57,9 +57,6 @@ def test_links_lead_somewhere(path: Path) -> None:
             continue
         file, _, anchor = target.partition("#")
         to = (path.parent / file).resolve() if file else path
-        if to.suffix == ".png":
-            assert to.parent == ROOT / "docs" / "images"  # photographed from the running UI
-            continue
         assert to.exists(), f"{_name(path)}: {target}"
         if anchor:
             assert anchor in _anchors(to), f"{_name(path)}: {target}"
