@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     training_max_rows: int = Field(60_000, gt=0, description="rows used for training at most")
     training_origins: int = Field(3, gt=0, description="out-of-time test snapshots")
     dbt_threads: int = Field(2, gt=0, description="threads of dbt and DuckDB")
+    mlflow_url: str = Field("http://127.0.0.1:5000", description="where links to MLflow lead")
     seed: int = Field(7, description="seed of every random choice in training")
     today: date | None = Field(None, description="the last partition of an open home, for tests")
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from orchestration.resources.home import file_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from orchestration.resources.home import Home, Shop
 
@@ -161,11 +161,19 @@ class Dbt:
 
 @cache
 def _parsed() -> Any:
-    """Parse once a process, with variables that never change, so that the partial parse holds."""
+    """Parse once a process, with variables that never change, so that the partial parse holds.
+
+    That goes for the warehouse's path, too. What is parsed names DuckDB's catalog, which is the
+    stem of that file: parsed under another name, say ":memory:", it cannot be built on any home.
+    Parsing opens no file.
+    """
     from dbt.cli.main import dbtRunner
 
-    os.environ.setdefault("HOLDFAST_WAREHOUSE", ":memory:")
-    with file_lock(MANIFEST.parent / ".lock"), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        file_lock(MANIFEST.parent / ".lock"),
+        contextlib.redirect_stdout(io.StringIO()),
+        _warehouse_path(Path("warehouse.duckdb")),
+    ):
         done = dbtRunner().invoke(
             [
                 "--quiet",
@@ -186,6 +194,20 @@ def _parsed() -> Any:
     if done.exception is not None or not done.success:
         raise DbtError(f"dbt parse failed: {done.exception}")
     return done.result
+
+
+@contextlib.contextmanager
+def _warehouse_path(path: Path) -> Iterator[None]:
+    """Tell dbt's profile where the warehouse is, meanwhile."""
+    before = os.environ.get("HOLDFAST_WAREHOUSE")
+    os.environ["HOLDFAST_WAREHOUSE"] = str(path)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HOLDFAST_WAREHOUSE"]
+        else:
+            os.environ["HOLDFAST_WAREHOUSE"] = before
 
 
 def _close() -> None:

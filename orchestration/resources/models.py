@@ -137,6 +137,13 @@ class Models:
             CutPoints.from_json(json.dumps(document["cut_points"])),
         )
 
+    def link(self, ref: ModelRef, url: str) -> str:
+        """Return the address of the run behind a version in the MLflow UI at `url`."""
+        from mlflow import MlflowClient
+
+        run = MlflowClient(self.uri, self.uri).get_run(ref.run_id)
+        return f"{url}/#/experiments/{run.info.experiment_id}/runs/{ref.run_id}"
+
     def candidates(self, ref: ModelRef) -> list[tuple[str, dict[str, float]]]:
         """Return the candidates of the training behind a version with their metrics, best first."""
         from mlflow import MlflowClient
@@ -166,7 +173,6 @@ class Models:
                 for name in ("log_loss", "roc_auc", "average_precision", "brier", "ece")
             },
             "candidates": dg.MetadataValue.md(comparison(result)),
-            "mlflow_run": ref.run_id,
         }
 
 

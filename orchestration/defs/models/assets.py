@@ -136,7 +136,12 @@ def model_assets() -> list[dg.AssetsDefinition]:
                 "feature_version": str(mart_tables()["customer_features"].version),
             },
         )
-        return dg.MaterializeResult(metadata=models.describe(result, logged))
+        return dg.MaterializeResult(
+            metadata={
+                **models.describe(result, logged),
+                "mlflow": dg.MetadataValue.url(models.link(logged, settings.mlflow_url)),
+            }
+        )
 
     @dg.asset(
         key=model_key(SEGMENT_MODEL),
@@ -183,7 +188,9 @@ def model_assets() -> list[dg.AssetsDefinition]:
                         f"| {c['name']} | {c['share']:.1%} |" for c in fitted.metadata["clusters"]
                     )
                 ),
-                "mlflow_run": logged.run_id,
+                "mlflow": dg.MetadataValue.url(
+                    platform.models.link(logged, platform.settings.mlflow_url)
+                ),
             }
         )
 

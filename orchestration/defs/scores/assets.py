@@ -37,6 +37,10 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         pinned = None if run.is_rescoring or standing is None else standing.model_version
         ref = platform.models.resolve(CHURN_MODEL, pinned)
         model = run.once(f"model {ref.version}", lambda: platform.models.load(ref))
+        link = run.once(
+            f"link {ref.version}",
+            lambda: platform.models.link(ref, platform.settings.mlflow_url),
+        )
         features = platform.lake.read_frame(sources[0], [day], money_as_float=True)
         status = platform.lake.read_frame(sources[1], [day], ["customer_key", "is_margin_known"])
         scores = score(model, features)
@@ -78,7 +82,7 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
                 "margin_at_risk_amount": float(scores["margin_at_risk_amount"].sum()),
                 "is_rescore": ref.last_matured_date > day,
                 "model": f"{ref.name} version {ref.version}",
-                "mlflow_run": ref.run_id,
+                "mlflow": dg.MetadataValue.url(link),
             },
         )
 
