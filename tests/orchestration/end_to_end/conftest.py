@@ -32,7 +32,7 @@ def environment() -> Iterator[None]:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
         patch.setenv("DAGSTER_HOME", "")  # each run sets its own; forgotten at the end
-        patch.setenv("HOLDFAST_WAREHOUSE", ":memory:")
+        patch.setenv("HOLDFAST_WAREHOUSE", "")
         prepare_manifest()
         yield
 
