@@ -46,7 +46,7 @@ def serve(home: Home, dagster_port: int, mlflow_port: int) -> int:
     os.environ["HOLDFAST_SCHEDULES"] = "true"
     prepare_instance(home)
     with open_instance(home) as instance:
-        for run_id in reconcile(instance):
+        for run_id in reconcile(instance, servers_are_down=True):
             print(f"cleared run {run_id[:8]}, whose process is gone")
 
     logs = home.root / "logs"

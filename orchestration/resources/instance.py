@@ -17,7 +17,7 @@ from orchestration.resources.home import file_lock, write_atomically
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dagster import DagsterInstance
+    from dagster import DagsterInstance, DagsterRun
 
     from orchestration.resources.home import Home
 
@@ -75,8 +75,11 @@ def open_instance(home: Home) -> Iterator[DagsterInstance]:
         yield instance
 
 
-def reconcile(instance: DagsterInstance, log: object = None) -> list[str]:
+def reconcile(instance: DagsterInstance, *, servers_are_down: bool = False) -> list[str]:
     """Fail runs whose process is gone and give back their slots; return their ids.
+
+    A run from the command line carries its process; one from the UI is a child of the servers, so
+    it is gone where the caller knows that `servers_are_down`.
 
     Under the default launcher nothing does this after a power cut: with run monitoring on, the run
     stayed STARTED and its slot taken for 75 s and more (facts/trust.md, finding 7).
@@ -84,21 +87,21 @@ def reconcile(instance: DagsterInstance, log: object = None) -> list[str]:
     import psutil
     from dagster import DagsterRunStatus, RunsFilter
 
-    cleared = []
-    for run in instance.get_runs(
-        RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])
-    ):
-        pid = run.tags.get("holdfast/pid")
-        started = run.tags.get("holdfast/pid_started")
+    def is_alive(run: DagsterRun) -> bool:
+        pid, started = run.tags.get("holdfast/pid"), run.tags.get("holdfast/pid_started")
         if not pid or not started:
-            continue
+            return not servers_are_down
         try:
-            alive = abs(psutil.Process(int(pid)).create_time() - float(started)) < 1
+            return abs(psutil.Process(int(pid)).create_time() - float(started)) < 1
         except psutil.NoSuchProcess:
-            alive = False
-        if not alive:
+            return False
+
+    cleared = []
+    running = [DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING]
+    for run in instance.get_runs(RunsFilter(statuses=running)):
+        if not is_alive(run):
             instance.report_run_failed(
-                run, f"the process {pid} that ran this is gone; start the run again"
+                run, "the process that ran this is gone; start the run again"
             )
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             cleared.append(run.run_id)
