@@ -153,6 +153,8 @@ def feature_matrix(frame: pd.DataFrame, names: Sequence[str] = FEATURES) -> pd.D
         FeatureError: a column is missing, appears twice, is not numeric, holds a missing value it
             may not hold, or an infinite one. All offending columns are named, never a value.
     """
+    if _is_clean(frame, names):
+        return frame[list(names)]
     problems: list[str] = []
     columns: dict[str, np.ndarray] = {}
     present = set(frame.columns)
@@ -183,6 +185,19 @@ def feature_matrix(frame: pd.DataFrame, names: Sequence[str] = FEATURES) -> pd.D
             + "; ".join(problems)
         )
     return pd.DataFrame(columns, index=frame.index, columns=list(names), dtype="float64")
+
+
+def _is_clean(frame: pd.DataFrame, names: Sequence[str]) -> bool:
+    """Return whether `frame` is such a matrix already: told by one look at one block of floats.
+
+    Scoring and explaining hand the same numbers through five steps; column by column each step
+    took 0.1 s for 10,000 customers.
+    """
+    if list(frame.columns) != list(names) or not (frame.dtypes == np.float64).all():
+        return False
+    values = frame.to_numpy()
+    required = [i for i, name in enumerate(names) if name not in NULLABLE]
+    return not ((np.abs(values) > _LARGEST).any() or np.isnan(values[:, required]).any())
 
 
 def _as_float(series: pd.Series) -> np.ndarray:

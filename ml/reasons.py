@@ -51,11 +51,11 @@ def reasons(estimator: Any, features: pd.DataFrame, reference: pd.DataFrame) -> 
     customer's risk most, strongest first; where fewer than three do, the rest reads
     `NO_FURTHER_REASON`.
     """
-    ranked = contributions(estimator, features, reference)
     rows = features.sort_values("customer_key", kind="stable").reset_index(drop=True)
     matrix = feature_matrix(rows)
-    typical = dict(zip(FEATURES, _medians(reference), strict=True))
-    values = ranked.drop(columns="customer_key").to_numpy()
+    medians = _medians(matrix if reference is features else reference)
+    typical = dict(zip(FEATURES, medians, strict=True))
+    values = _contributions(estimator, matrix.to_numpy(), medians)
     order = np.argsort(-values, axis=1, kind="stable")[:, :REASON_COUNT]
     records = matrix.to_numpy()
     words: list[list[str]] = [[], [], []]
@@ -77,21 +77,22 @@ def reasons(estimator: Any, features: pd.DataFrame, reference: pd.DataFrame) -> 
 
 def contributions(estimator: Any, features: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     """Return customer_key and, per group, the rise in log-odds due to it, rounded to 6 digits."""
+    rows = features.sort_values("customer_key", kind="stable").reset_index(drop=True)
+    effects = _contributions(estimator, feature_matrix(rows).to_numpy(), _medians(reference))
+    columns = {group.name: effects[:, i] for i, group in enumerate(GROUPS)}
+    return pd.DataFrame({"customer_key": rows["customer_key"], **columns})
+
+
+def _contributions(estimator: Any, matrix: np.ndarray, medians: np.ndarray) -> np.ndarray:
+    """Return an array of shape (rows, groups), rounded to 6 digits."""
     from threadpoolctl import threadpool_limits
 
-    rows = features.sort_values("customer_key", kind="stable").reset_index(drop=True)
-    table = {"customer_key": rows["customer_key"]}
-    if rows.empty:
-        return pd.DataFrame(table | {group.name: np.empty(0) for group in GROUPS})
-    matrix = feature_matrix(rows).to_numpy()
-    medians = _medians(reference)
-    effects = np.zeros((len(rows), len(GROUPS)))
+    effects = np.zeros((len(matrix), len(GROUPS)))
     with threadpool_limits(1):
-        for start in range(0, len(rows), _BATCH_ROWS):
+        for start in range(0, len(matrix), _BATCH_ROWS):
             batch = slice(start, start + _BATCH_ROWS)
             effects[batch] = _ablate(estimator, matrix[batch], medians)
-    columns = {g.name: np.round(effects[:, i], 6) for i, g in enumerate(GROUPS)}
-    return pd.DataFrame(table | columns)
+    return np.round(effects, 6)
 
 
 def _ablate(estimator: Any, matrix: np.ndarray, medians: np.ndarray) -> np.ndarray:

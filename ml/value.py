@@ -108,4 +108,6 @@ def margin_at_risk(
 
 def _floats(column: pd.Series) -> np.ndarray:
     """Return numbers or Decimals as float64, NaN for missing."""
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return column.to_numpy(dtype="float64", na_value=np.nan)
     return np.array([np.nan if pd.isna(value) else float(value) for value in column], dtype=float)
