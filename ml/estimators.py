@@ -60,7 +60,9 @@ class SignedLog(TransformerMixin, BaseEstimator):
 
     def transform(self, X: np.ndarray) -> np.ndarray:
         """Return the transformed array, same shape."""
-        return np.sign(X) * np.log1p(np.abs(X))
+        y = np.abs(X)
+        np.log1p(y, out=y)  # in place: explaining a day transforms 100,000 rows
+        return np.copysign(y, X, out=y)
 
 
 class RecencyRule(ClassifierMixin, BaseEstimator):

@@ -22,8 +22,10 @@ import numpy as np
 import pandas as pd
 
 from ml.features import FEATURES, feature_matrix
+from ml.scoring import MEDIUM_RISK
 
 REASON_COUNT = 3
+NO_REASON = "no sign of leaving"
 NO_FURTHER_REASON = "no further sign of leaving"
 # Log-odds below which a contribution is not worth a word: 0.02 moves a probability by 0.5 points.
 _SMALLEST = 0.02
@@ -49,7 +51,7 @@ def reasons(estimator: Any, features: pd.DataFrame, reference: pd.DataFrame) -> 
     features: `customer_key` and the features of one snapshot. reference: rows whose medians stand
     for the typical customer, e.g. the same snapshot. Reasons are the groups that raise this
     customer's risk most, strongest first; where fewer than three do, the rest reads
-    `NO_FURTHER_REASON`.
+    `NO_FURTHER_REASON`. Customers at low risk (ml.scoring) are not asked about: `NO_REASON`.
     """
     rows = features.sort_values("customer_key", kind="stable").reset_index(drop=True)
     matrix = feature_matrix(rows)
@@ -66,7 +68,7 @@ def reasons(estimator: Any, features: pd.DataFrame, reference: pd.DataFrame) -> 
             if values[i, group] >= _SMALLEST:
                 words[k].append(GROUPS[group].phrase(customer, typical))
             else:
-                words[k].append(NO_FURTHER_REASON)
+                words[k].append(NO_FURTHER_REASON if k else NO_REASON)
     return pd.DataFrame(
         {
             "customer_key": rows["customer_key"],
@@ -98,24 +100,28 @@ def _contributions(estimator: Any, matrix: np.ndarray, medians: np.ndarray) -> n
 def _ablate(estimator: Any, matrix: np.ndarray, medians: np.ndarray) -> np.ndarray:
     """Return the fall in log-odds per row and group, from one prediction over all copies.
 
-    One call and not one a group: a forest spends 30 ms a call before it looks at a row. A group in
-    which a row is typical already, or has no data, costs no prediction.
+    One call and not one a group: a forest spends 30 ms a call before it looks at a row. Rows at low
+    risk, and groups in which a row is typical already, cost no prediction.
     """
-    copies, places = [matrix], []
+    base = _log_odds(estimator, matrix)
+    asked = base >= np.log(MEDIUM_RISK / (1 - MEDIUM_RISK))
+    effects = np.zeros((len(matrix), len(GROUPS)))
+    copies, places = [], []
     for group in GROUPS:
         columns = [FEATURES.index(name) for name in group.features]
         own, typical = matrix[:, columns], medians[columns]
-        differs = ~((own == typical) | (np.isnan(own) & np.isnan(typical))).all(axis=1)
+        differs = ~((own == typical) | (np.isnan(own) & np.isnan(typical))).all(axis=1) & asked
         ablated = matrix[differs]
         ablated[:, columns] = typical
         copies.append(ablated)
         places.append(differs)
+    if not any(len(copy) for copy in copies):
+        return effects
     odds = _log_odds(estimator, np.concatenate(copies))
-    effects = np.zeros((len(matrix), len(GROUPS)))
-    at = len(matrix)
+    at = 0
     for i, differs in enumerate(places):
         count = int(differs.sum())
-        effects[differs, i] = odds[: len(matrix)][differs] - odds[at : at + count]
+        effects[differs, i] = base[differs] - odds[at : at + count]
         at += count
     return effects
 

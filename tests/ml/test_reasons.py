@@ -11,7 +11,7 @@ from training_world import fitted, training_frame
 
 from ml.estimators import sigmoid
 from ml.features import FEATURES, NULLABLE
-from ml.reasons import GROUPS, NO_FURTHER_REASON, contributions, reasons
+from ml.reasons import GROUPS, NO_FURTHER_REASON, NO_REASON, contributions, reasons
 
 TYPICAL = dict.fromkeys(FEATURES, 1.0) | {
     "days_since_last_order": 20.0,
@@ -77,7 +77,16 @@ def test_reasons_are_ordered_and_filled_from_the_customers_values() -> None:
         NO_FURTHER_REASON,
         NO_FURTHER_REASON,
     ]
-    assert told.iloc[2, 1:].tolist() == [NO_FURTHER_REASON] * 3  # what lowers risk is no reason
+    # what lowers risk is no reason
+    assert told.iloc[2, 1:].tolist() == [NO_REASON, NO_FURTHER_REASON, NO_FURTHER_REASON]
+
+
+def test_customers_at_low_risk_are_not_asked_about() -> None:
+    model = _Linear(days_since_last_order=0.02, order_count_365d=-50.0)
+    customers = _customers({"days_since_last_order": 74.0, "order_count_365d": 60.0}, {})
+    told = reasons(model, customers, REFERENCE)
+    assert model.predict_proba(customers)[0, 1] < 1 / 3
+    assert told.iloc[0, 1] == NO_REASON
 
 
 def test_every_group_has_words_for_every_kind_of_value() -> None:
