@@ -579,8 +579,9 @@ class _Loader:
                         _line DESC) AS _version
                 FROM (
                     SELECT v.*, f.file, f.load_sequence, row_number() OVER (
-                        PARTITION BY {", ".join(content)}
-                        ORDER BY f.file DESC, f.load_sequence DESC, _line DESC) AS _copy
+                        -- v.: load_files has columns of its own, and one may be named alike
+                        PARTITION BY {", ".join(f"v.{name}" for name in content)}
+                        ORDER BY f.file DESC, f.load_sequence DESC, v._line DESC) AS _copy
                     FROM (
                         SELECT {columns} FROM _new SEMI JOIN _contested USING ({key})
                         UNION ALL
