@@ -79,6 +79,7 @@ def instrument(watch: Stopwatch) -> None:
 
     import ml.reasons
     import ml.scoring
+    from expectations.docs import DocsSite
     from orchestration.defs.sources import assets
     from orchestration.resources.dbt import Dbt
     from orchestration.resources.lake import Lake
@@ -89,7 +90,7 @@ def instrument(watch: Stopwatch) -> None:
     watch.wrap(Publisher, "stage", "stage")
     watch.wrap(Publisher, "audit", "audit")
     watch.wrap(Publisher, "publish", "publish")
-    watch.wrap(Publisher, "finish", "data docs")
+    watch.wrap(DocsSite, "build", "data docs")
     watch.wrap(Lake, "read", "read the lake")
     watch.wrap(ml.scoring, "score", "score")
     watch.wrap(ml.reasons, "reasons", "reasons")
@@ -104,7 +105,7 @@ def make_home(root: Path, customers: int, last: date) -> Home:
     from orchestration.runs import run_history, run_training
 
     home = Home.create(root, Shop("Europe/Berlin", "EUR", FIRST_DAY, last, source="simulated"))
-    for start, end in ((FIRST_DAY, ENROLLED), (ENROLLED, last)):
+    for start, end in ((FIRST_DAY, ENROLLED), (ENROLLED + timedelta(days=1), last)):
         simulate_into(home, start, end + timedelta(days=1), customers, 7, lambda text: None)
     run_history(home, ENROLLED)
     run_training(home, ENROLLED)
