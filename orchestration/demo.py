@@ -1,4 +1,4 @@
-"""The demo: a shop with a past, trained, run for a month, a campaign measured, told in words.
+"""The demo: a shop with a past, trained, run for a week, a campaign measured, told in words.
 
 What belongs here: the order of the steps, and the summary for a shop owner. Each step is the same
 code that the schedule and the command line run.
@@ -24,7 +24,7 @@ SIMULATED = Shop("Europe/Berlin", "EUR", date(2024, 1, 1), date(2025, 6, 30), so
 SEED = 7
 # The campaign is assigned this many days before the end, so that its window of 28 days has closed.
 CAMPAIGN_DAYS = 30
-# A historic shop's last days that are run daily.
+# The last days, which are run daily; before them a model needs fortnightly snapshots only.
 LAST_DAYS = 7
 EXAMPLE = Path(__file__).parent / "defs" / "campaigns" / "example_campaign.yaml"
 
@@ -76,7 +76,7 @@ def _throw_away(home: Home, source: str) -> None:
 
 def _simulated(home: Home, customers: int) -> None:
     from orchestration.defs.sources.simulated import simulate_into
-    from orchestration.runs import run_days, run_history, run_training, say
+    from orchestration.runs import run_days, run_facts, run_history, run_training, say
 
     first, last = home.shop.first_day, home.shop.last_day
     assert last is not None
@@ -99,8 +99,10 @@ def _simulated(home: Home, customers: int) -> None:
     _export(home, enrolled)
     say(f"5/6  The campaign runs: the shop delivers {after} .. {last}")
     deliver(after, last + timedelta(days=1))
-    say(f"6/6  The daily job for {after} .. {last}, in one run")
-    run_days(home, after, last)
+    daily = last - timedelta(days=LAST_DAYS - 1)
+    say(f"6/6  Orders of {after} .. {daily}, then the daily job for {daily} .. {last}, in one run")
+    run_facts(home, after, daily - timedelta(days=1))
+    run_days(home, daily, last)
 
 
 def _historic(home: Home) -> None:

@@ -129,6 +129,12 @@ def run_history(home: "Home", end: date, every_days: int = 14, start: date | Non
     return run_job(home, "history", config={"ops": {"build_history": {"config": config}}})
 
 
+def run_facts(home: "Home", start: date, end: date) -> str:
+    """Publish the facts of past days that are not run daily, in one run."""
+    config = {"end": end.isoformat(), "facts_from": start.isoformat()}
+    return run_job(home, "history", config={"ops": {"build_history": {"config": config}}})
+
+
 def run_training(home: "Home", as_of: date | None = None) -> str:
     """Train, compare and register the models as of a day."""
     config = {"config": {"as_of": as_of.isoformat() if as_of else ""}}

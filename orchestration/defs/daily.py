@@ -61,6 +61,19 @@ def mart_key(name: str) -> dg.AssetKey:
     return dg.AssetKey(["mart", name])
 
 
+class NotOverError(Exception):
+    """A day that is not over yet, of which nothing final can be said."""
+
+
+def is_transient(error: Exception) -> bool:
+    """Return whether trying again may help: a lock or a disk was in the way, not the data."""
+    import sqlite3
+
+    import duckdb
+
+    return isinstance(error, OSError | duckdb.IOException | sqlite3.OperationalError)
+
+
 @dataclass
 class Made:
     """The rows of one day, and where they come from.
@@ -74,6 +87,8 @@ class Made:
     model_version: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     are_rows_due: bool | None = None
+    # Writes files for people, once the rows are published and not before; returns metadata.
+    hand_over: "Callable[[], Mapping[str, Any]] | None" = None
 
     def table(self, declared: "Table") -> "Table":
         """Return the declaration that this day is judged by."""
@@ -195,10 +210,13 @@ def publish_days(
     reported: dict[date, dict[str, Any]] = {}
     bad: dict[date, str] = {}
     verdicts: list[tuple[date, Outcome]] = []
-    crashed: Exception | None = None
+    crashed: list[Exception] = []
+    last = platform.last_day()
     for number, day in enumerate(run.days, start=1):
         started = time.perf_counter()
         try:
+            if day > last:
+                raise NotOverError(f"{day} is not over: the shop's last known day is {last}")
             made = make(run, day)
             outcome = platform.publisher.run(
                 made.table(table),
@@ -209,7 +227,7 @@ def publish_days(
             )
         except Exception as error:  # every other day still deserves its chance
             bad[day] = f"{type(error).__name__}: {error}"
-            crashed = error
+            crashed.append(error)
             context.log.error(f"{table.name} of {day} ({number}/{len(run.days)}): {bad[day]}")
             continue
         verdicts.append((day, outcome))
@@ -217,9 +235,11 @@ def publish_days(
             bad[day] = f"audit {outcome.audit.id} failed: {'; '.join(outcome.audit.failures)}"
             context.log.error(f"{table.name} of {day} ({number}/{len(run.days)}): {bad[day]}")
             continue
+        handed_over = made.hand_over() if made.hand_over else {}
         reported[day] = {
             **_facts(outcome, time.perf_counter() - started),
             **made.metadata,
+            **handed_over,
         }
         what = "published" if outcome.changed else "as before"
         if number % LOG_EVERY and number < len(run.days):
@@ -240,8 +260,8 @@ def publish_days(
             f"{len(reported)} were.\n{_by_reason(bad)}",
             metadata={"bad_days": [day.isoformat() for day in bad]},
             # Retrying helps where a lock or a disk was in the way, never where data was judged.
-            allow_retries=isinstance(crashed, OSError),
-        ) from crashed
+            allow_retries=any(is_transient(error) for error in crashed),
+        ) from (crashed[0] if crashed else None)
     for day, metadata in reported.items():
         context.add_asset_metadata(metadata, asset_key=key, partition_key=day.isoformat())
     yield dg.MaterializeResult(asset_key=key)

@@ -20,12 +20,20 @@ if TYPE_CHECKING:
     from orchestration.resources.home import Shop
 
 
+FACTS = ("orders", "order_lines", "deliveries")
+
+
 class HistoryConfig(dg.Config):
-    """Which past days to build: snapshots up to `end`, or exactly the published ones of `days`."""
+    """Which past days to build.
+
+    Snapshots with labels matured by `end`, `every_days` apart; or the facts (orders, lines,
+    deliveries) of every day from `facts_from` to `end`; or what is published of `days`, again.
+    """
 
     end: str = ""
     every_days: int = 14
     start: str = ""
+    facts_from: str = ""
     days: list[str] = []  # noqa: RUF012  Dagster reads the default
 
 
@@ -66,37 +74,44 @@ def history_job(loggers: Mapping[str, dg.LoggerDefinition] | None = None) -> dg.
         raise_for(take_in(platform, context.run_id, context.log.info))
         require_raw(platform)
         refused = []
-        for name, days in _wanted(platform, config).items():
-            if not days:
-                continue
-            table = mart_tables()[name]
-            context.log.info(f"{name}: {len(days)} days, {days[0]} .. {days[-1]}, in one dbt run")
-            build_mart(platform, days, context.run_id, [f"+{name}"])
-            exported = export(platform, table, days)
-            for number, day in enumerate(days, start=1):
-                made = exported.pop(day)
-                outcome = platform.publisher.run(
-                    made.table(table),
-                    day,
-                    made.frame,
-                    Facts(context.run_id, made.generation),
-                    show=day == days[-1],
-                )
-                if outcome.publication is None:
-                    refused.append(f"{name} of {day}: {'; '.join(outcome.audit.failures)}")
-                    continue
-                context.log_event(
-                    dg.AssetMaterialization(
-                        lake_key(name),
-                        partition=day.isoformat(),
-                        metadata={
-                            "dagster/partition_row_count": outcome.candidate.row_count,
-                            "content_hash": outcome.publication.content_hash[:16],
-                        },
+        wanted = _wanted(platform, config)
+        last = platform.last_day()
+        if any(day > last for days in wanted.values() for day in days):
+            raise dg.Failure(
+                f"the shop's last known day is {last}; nothing can be said of later days",
+                allow_retries=False,
+            )
+        for days, names in _by_days(wanted):
+            tables = ", ".join(names)
+            context.log.info(f"{tables}: {len(days)} days, {days[0]} .. {days[-1]}, in one dbt run")
+            build_mart(platform, days, context.run_id, [f"+{name}" for name in names])
+            for name in names:
+                table = mart_tables()[name]
+                exported = export(platform, table, days)
+                for number, day in enumerate(days, start=1):
+                    made = exported.pop(day)
+                    outcome = platform.publisher.run(
+                        made.table(table),
+                        day,
+                        made.frame,
+                        Facts(context.run_id, made.generation),
+                        show=day == days[-1],
                     )
-                )
-                if number % 10 == 0 or number == len(days):
-                    context.log.info(f"{name}: {number} of {len(days)} days published")
+                    if outcome.publication is None:
+                        refused.append(f"{name} of {day}: {'; '.join(outcome.audit.failures)}")
+                        continue
+                    context.log_event(
+                        dg.AssetMaterialization(
+                            lake_key(name),
+                            partition=day.isoformat(),
+                            metadata={
+                                "dagster/partition_row_count": outcome.candidate.row_count,
+                                "content_hash": outcome.publication.content_hash[:16],
+                            },
+                        )
+                    )
+                    if number % 10 == 0 or number == len(days):
+                        context.log.info(f"{name}: {number} of {len(days)} days published")
         platform.publisher.finish()
         if refused:
             raise dg.Failure("\n".join(refused), allow_retries=False)
@@ -121,6 +136,9 @@ def _wanted(platform: Platform, config: HistoryConfig) -> dict[str, list[date]]:
         days = [date.fromisoformat(day) for day in config.days]
         return {name: published_days(platform, name, days) for name in mart_tables()}
     shop, end = platform.home.shop, date.fromisoformat(config.end)
+    if config.facts_from:
+        days = shop.days(date.fromisoformat(config.facts_from), end)
+        return dict.fromkeys(FACTS, days)
     start = date.fromisoformat(config.start) if config.start else None
     snapshots, matured = history_days(shop, end, config.every_days, start)
     if not snapshots:
@@ -131,3 +149,15 @@ def _wanted(platform: Platform, config: HistoryConfig) -> dict[str, list[date]]:
         )
     # Segments are fitted on the last day.
     return {"customer_features": snapshots, "churn_labels": matured, "customer_status": [end]}
+
+
+def _by_days(wanted: Mapping[str, list[date]]) -> list[tuple[list[date], list[str]]]:
+    """Return the tables that are wanted for the same days together, so that dbt runs once."""
+    groups: list[tuple[list[date], list[str]]] = []
+    for name, days in wanted.items():
+        same = next((names for known, names in groups if known == days), None)
+        if same is not None:
+            same.append(name)
+        elif days:
+            groups.append((days, [name]))
+    return groups

@@ -5,6 +5,7 @@ one job (blocking checks hold only within one run), not a set of automation cond
 """
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -87,7 +88,8 @@ def sensors() -> list[dg.SensorDefinition]:
 
         for start, end, generation in ranges(find(platform)):
             yield dg.RunRequest(
-                run_key=f"stale-{start}-{end}-{generation}",
+                # The hour lets a rebuild that failed be asked for again.
+                run_key=f"stale-{start}-{end}-{generation}-{datetime.now(UTC):%Y%m%d%H}",
                 tags={
                     "dagster/asset_partition_range_start": start.isoformat(),
                     "dagster/asset_partition_range_end": end.isoformat(),

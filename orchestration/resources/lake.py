@@ -41,6 +41,10 @@ class NotPublishedError(Exception):
     """A partition that is needed is not there, or its newest audit failed."""
 
 
+class DamagedError(Exception):
+    """A published partition that is not in the lake as the Delta log and the catalog say."""
+
+
 class MixedGenerationError(Exception):
     """Inputs that do not belong together: one was made from an older state of another."""
 
@@ -97,14 +101,8 @@ class Lake:
                 replaced since, or two of them from different loads.
         """
         found = {table.name: self.require(table, day) for table in tables}
-        current = {f"{name}/{day}": p.content_hash for name, p in found.items()}
-        for name, publication in found.items():
-            for source, digest in publication.inputs.items():
-                if source in current and current[source] != digest:
-                    raise MixedGenerationError(
-                        f"{name} of {day} was made from an older {source.split('/')[0]}; "
-                        f"materialise lake/{name} for {day} again"
-                    )
+        for publication in found.values():
+            self._require_inputs(publication)
         roots = {n: p.generation for n, p in found.items() if not p.inputs}
         if len(set(roots.values())) > 1:
             raise MixedGenerationError(
@@ -112,6 +110,27 @@ class Lake:
                 "materialise the mart for that day again"
             )
         return found
+
+    def _require_inputs(self, publication: Publication) -> None:
+        """Refuse a publication whose inputs, at any depth, have been replaced or refused since."""
+        name, day = publication.table, publication.partition
+        for source, digest in publication.inputs.items():
+            table, slash, partition = source.partition("/")
+            if not slash:
+                continue
+            standing = self.catalog.publication(table, partition)
+            audit = self.catalog.latest_audit(table, partition)
+            if standing is None or standing.content_hash != digest:
+                raise MixedGenerationError(
+                    f"{name} of {day} was made from an older {table}; "
+                    f"materialise lake/{name} for {day} again"
+                )
+            if audit is not None and not audit.passed:
+                raise NotPublishedError(
+                    f"{name} of {day} stands on {table} of {partition}, whose newest audit "
+                    f"({audit.id}) failed: {'; '.join(audit.failures)}"
+                )
+            self._require_inputs(standing)
 
     def read(
         self, table: Table, days: Iterable[date] | None = None, columns: list[str] | None = None
@@ -132,7 +151,13 @@ class Lake:
             if wanted is not None and day not in wanted:
                 continue
             names = [n for n in schema.names if n != table.partition_by]
-            part = pq.ParquetFile(uri).read(columns=names)
+            try:
+                part = pq.ParquetFile(uri).read(columns=names)
+            except (OSError, pa.ArrowInvalid) as error:
+                raise DamagedError(
+                    f"{table.name} of {day}: {uri} cannot be read ({error}); "
+                    f"materialise lake/{table.name} for {day} again"
+                ) from error
             part = self._with_partition(part, table, day, schema)
             parts.append(part)
         return pa.concat_tables(parts) if parts else schema.empty_table()
@@ -159,6 +184,16 @@ class Lake:
         frame = self.read_frame(table, days)
         frame = frame.sort_values([*key, table.partition_by], kind="stable")
         return frame.drop_duplicates(list(key), keep="last").reset_index(drop=True)
+
+    def holds(self, table: Table, day: date, content_hash: str) -> bool:
+        """Return whether the rows of `day` can be read and have this hash."""
+        from orchestration.resources.content import canonical
+        from orchestration.resources.content import content_hash as hash_of
+
+        try:
+            return hash_of(canonical(self.read(table, [day]), table)) == content_hash
+        except DamagedError:
+            return False
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -281,8 +316,13 @@ class Lake:
         Whether there is anything to do costs one look for the next commit's file; opening the table
         costs 10 ms, five times a publication.
         """
+        log = self.root / table.name / "_delta_log"
         indexed = self.catalog.indexed_version(table.name)
-        if not (self.root / table.name / "_delta_log" / f"{indexed + 1:020d}.json").is_file():
+        if indexed >= 0 and not (log / f"{indexed:020d}.json").is_file():
+            # The table was deleted, or an older copy restored: what was indexed is not there.
+            self.catalog.forget(table.name)
+            indexed = -1
+        if not (log / f"{indexed + 1:020d}.json").is_file():
             return indexed
         delta = self._open(table)
         assert delta is not None

@@ -47,6 +47,16 @@ class Platform(dg.ConfigurableResource):
         """The opened home."""
         return Home.open(Path(self.root))
 
+    def last_day(self) -> date:
+        """Return the last day of the shop that is over: no later day can be known."""
+        from datetime import datetime, timedelta
+        from zoneinfo import ZoneInfo
+
+        shop = self.home.shop
+        now = datetime.now(ZoneInfo(shop.shop_timezone)).date()
+        over = self.settings.today or now - timedelta(days=1)
+        return over if shop.last_day is None else min(over, shop.last_day)
+
     @cached_property
     def catalog(self) -> Catalog:
         """Audits and publications."""

@@ -177,7 +177,11 @@ class Publisher:
         )
         with file_lock(self.lake.root / f".{table.name}.publish.lock"):
             standing = self.lake.publication(table, day)
-            if standing is not None and standing.content_hash == candidate.content_hash:
+            if (
+                standing is not None
+                and standing.content_hash == candidate.content_hash
+                and self.lake.holds(table, day, candidate.content_hash)
+            ):
                 # The same content again is no new version; that it still holds is worth knowing.
                 confirmed = replace(publication, delta_version=standing.delta_version)
                 self.lake.catalog.index(confirmed)
@@ -198,7 +202,7 @@ class Publisher:
     ) -> None:
         table = candidate.table
         where = f"{table.name} of {candidate.day}"
-        if standing is not None:
+        if standing is not None and standing.content_hash != candidate.content_hash:
             raise RefusedError(
                 f"{where} is closed: its rows are {standing.content_hash[:12]}, the candidate's "
                 f"{candidate.content_hash[:12]}; the ledger is never rewritten"

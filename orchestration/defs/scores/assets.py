@@ -119,9 +119,14 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
                 features_table, [day], ["customer_key", "discounted_order_rate_365d"]
             ),
         )
-        path = write_csv(run.platform.home.exports / "at_risk", f"{day}.csv", listed)
+
+        def hand_over() -> dict[str, dg.MetadataValue]:
+            path = write_csv(run.platform.home.exports / "at_risk", f"{day}.csv", listed)
+            return {"csv": dg.MetadataValue.path(str(path))}
+
         return Made(
             listed,
+            hand_over=hand_over,
             generation=found["customer_status"].generation,
             inputs={f"{name}/{day}": p.content_hash for name, p in found.items()},
             metadata={
@@ -130,7 +135,6 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
                 "margin_at_risk_amount": float(listed["margin_at_risk_amount"].sum())
                 if len(listed)
                 else 0.0,
-                "csv": dg.MetadataValue.path(str(path)),
                 **{
                     f"play_{play}": int(count)
                     for play, count in listed["suggested_play"].value_counts().items()

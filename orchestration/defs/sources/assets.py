@@ -104,7 +104,6 @@ def take_in(platform: Platform, run_id: str, log: Callable[[str], None]) -> Take
 
     contract, home = load_contract(), platform.home
     with platform.warehouse.connect() as connection:
-        before = generation(connection)
         report = loading.load_landing(
             connection,
             home.landing,
@@ -125,16 +124,17 @@ def take_in(platform: Platform, run_id: str, log: Callable[[str], None]) -> Take
         )
         refused = {}
         for table in contract.tables:
-            known = platform.catalog.latest_audit(f"raw_{table.name}", "all")
-            if after == before and known is not None and known.passed:
-                continue  # nothing new since the last verdict
-            reason = _audit(platform, connection, table, run_id)
+            if _is_audited(platform, table, after):
+                continue  # nothing new since the last verdict of this suite
+            reason = _audit(platform, connection, table, run_id, after)
             if reason:
                 refused[table.name] = reason
     return TakenIn(report, accounting, after, refused)
 
 
-def _audit(platform: Platform, connection: Any, table: SourceTable, run_id: str) -> str | None:
+def _audit(
+    platform: Platform, connection: Any, table: SourceTable, run_id: str, generation: int
+) -> str | None:
     import pyarrow as pa
 
     from expectations.audit import audit
@@ -159,7 +159,7 @@ def _audit(platform: Platform, connection: Any, table: SourceTable, run_id: str)
             declaration.name,
             "all",
             "",
-            "",
+            str(generation),
             result.suite_version,
             result.expected,
             result.evaluated,
@@ -171,19 +171,42 @@ def _audit(platform: Platform, connection: Any, table: SourceTable, run_id: str)
     return None if result.passed else "; ".join(str(f.message) for f in result.failures)
 
 
+def _is_audited(platform: Platform, table: SourceTable, generation: int) -> bool:
+    """Return whether the raw table of this load has passed the suite in force.
+
+    A load that was killed before its audit has a newer generation than the newest verdict.
+    """
+    from expectations.suites import suite_for
+
+    audit = platform.catalog.latest_audit(f"raw_{table.name}", "all")
+    return (
+        audit is not None
+        and audit.passed
+        and audit.content_hash == str(generation)
+        and audit.suite_version == suite_for(raw_table(table)).version
+    )
+
+
 def require_raw(platform: Platform) -> None:
-    """Refuse to go on from raw tables whose newest audit failed, in whatever run that was.
+    """Refuse to go on from raw tables that failed their audit or had none since their last load.
+
+    Call it under the pool: it opens the warehouse.
 
     Raises:
         NotPublishedError: naming the tables and the failed expectations.
     """
     from orchestration.resources.lake import NotPublishedError
+    from orchestration.resources.warehouse import generation
 
+    with platform.warehouse.connect() as connection:
+        loaded = generation(connection)
     bad = []
     for table in load_contract().tables:
         audit = platform.catalog.latest_audit(f"raw_{table.name}", "all")
-        if audit is None:
-            raise NotPublishedError(f"raw.{table.name} was never loaded; materialise raw/*")
+        if audit is None or audit.content_hash != str(loaded):
+            raise NotPublishedError(
+                f"raw.{table.name} was not audited since load {loaded}; materialise raw/*"
+            )
         if not audit.passed:
             bad.append(f"raw.{table.name} (audit {audit.id}): {'; '.join(audit.failures)}")
     if bad:
