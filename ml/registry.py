@@ -62,6 +62,10 @@ class ModelError(RuntimeError):
     """A model cannot be found, or must not be used; the message says what to do."""
 
 
+class NoSuchModelError(ModelError):
+    """The store answered, and it holds no such model, version or alias."""
+
+
 @dataclass(frozen=True)
 class ModelRef:
     """One registered model version: enough to load it, check it and stamp it on a score."""
@@ -332,19 +336,19 @@ def resolve(tracking_uri: str, name: str, which: str | int = CHAMPION) -> ModelR
     """Return the version that an alias stands for, or the version of that number.
 
     Raises:
-        ModelError: there is no such model, alias or version, or it carries no hash.
+        NoSuchModelError: there is no such model, alias or version.
+        ModelError: it is there and carries no hash.
+        mlflow.exceptions.MlflowException: the store cannot be asked, for example while another
+            process holds its database: then nobody knows whether there is a champion.
     """
-    import mlflow
-
     client = _client(tracking_uri)
-    try:
-        if isinstance(which, int) or which.isdigit():
+    is_version = isinstance(which, int) or which.isdigit()
+    what = f"version {which}" if is_version else f"alias {which!r}"
+    with _absence(f"model {name!r} has no {what}", is_alias=not is_version):
+        if is_version:
             found = client.get_model_version(name, str(which))
         else:
-            found = client.get_model_version_by_alias(name, which)
-    except mlflow.exceptions.MlflowException as error:
-        what = f"version {which}" if str(which).isdigit() else f"alias {which!r}"
-        raise ModelError(f"model {name!r} has no {what}: train first ({error.message})") from error
+            found = client.get_model_version_by_alias(name, str(which))
     missing = {_SHA256, "recipe", "last_matured_date", "horizon_days"} - found.tags.keys()
     if missing or found.run_id is None or found.source is None:
         raise ModelError(
@@ -414,14 +418,10 @@ def champion_history(tracking_uri: str, name: str) -> list[ChampionMove]:
     """Return every change of champion, oldest first.
 
     Raises:
-        ModelError: there is no model of that name.
+        NoSuchModelError: there is no model of that name.
     """
-    import mlflow
-
-    try:
+    with _absence(f"there is no model {name!r}"):
         tags = _client(tracking_uri).get_registered_model(name).tags
-    except mlflow.exceptions.MlflowException as error:
-        raise ModelError(f"there is no model {name!r}: train first ({error.message})") from error
     return [ChampionMove(**json.loads(tags[k])) for k in sorted(tags) if k.startswith(_MOVE)]
 
 
@@ -431,7 +431,7 @@ def _move(tracking_uri: str, name: str, kind: str, version: int, reason: str) ->
     load(ref)
     try:
         previous: int | None = resolve(tracking_uri, name, CHAMPION).version
-    except ModelError:
+    except NoSuchModelError:
         previous = None
     if previous == version:
         return ref
@@ -532,6 +532,21 @@ def _client(tracking_uri: str) -> MlflowClient:
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+@contextlib.contextmanager
+def _absence(what: str, *, is_alias: bool = False) -> Iterator[None]:
+    """Turn MLflow's "not found", and no other of its errors, into NoSuchModelError."""
+    from mlflow.exceptions import MlflowException
+
+    # For an alias that is not there MLflow 3 says INVALID_PARAMETER_VALUE.
+    absent = {"RESOURCE_DOES_NOT_EXIST"} | ({"INVALID_PARAMETER_VALUE"} if is_alias else set())
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code not in absent:
+            raise
+        raise NoSuchModelError(f"{what}: train first ({error.message})") from error
 
 
 @contextlib.contextmanager

@@ -60,13 +60,19 @@ class Models:
         return registry.load(ref)
 
     def champion(self, name: str) -> Champion | None:
-        """Return the champion as a comparison needs it, or None where there is none yet."""
+        """Return the champion as a comparison needs it, or None where there is none yet.
+
+        Raises:
+            ModelError: there is one that must not be used.
+            mlflow.exceptions.MlflowException: the store cannot be asked. None would then let a
+                new model be promoted without comparison.
+        """
         from ml import registry
         from ml.training import Champion
 
         try:
             ref = registry.resolve(self.uri, name)
-        except registry.ModelError:
+        except registry.NoSuchModelError:
             return None
         return Champion(ref.version, ref.recipe, ref.last_matured_date, registry.load(ref))
 
@@ -126,7 +132,7 @@ class Models:
 
         try:
             ref = registry.resolve(self.uri, SEGMENT_MODEL, version or registry.CHAMPION)
-        except registry.ModelError:
+        except registry.NoSuchModelError:
             if version is not None:
                 raise
             return None

@@ -25,7 +25,7 @@ from training_world import FIRST, HORIZON, SETTINGS, small_recipes, training_fra
 
 from ml import registry
 from ml.estimators import CalibratedOnLaterSnapshots
-from ml.registry import ModelError
+from ml.registry import ModelError, NoSuchModelError
 from ml.training import TrainingResult, train
 
 AS_OF = FIRST + timedelta(days=14 * 13 + HORIZON)
@@ -309,3 +309,64 @@ def _model_file(store: Store, ref: registry.ModelRef) -> Path:
     """Return the stored file of a version, found by the id of its logged model."""
     (file,) = store.folder.rglob(f"{ref.artifact_uri.split('/')[-2]}/artifacts/model.skops")
     return file
+
+
+def test_only_what_is_not_there_counts_as_absent(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that cannot be asked has not said that there is no champion."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    MlflowClient(store.uri, store.uri).create_registered_model("without_versions")
+    for name in ("nobody", "without_versions"):
+        for which in (registry.CHAMPION, 1):
+            with pytest.raises(NoSuchModelError):
+                registry.resolve(store.uri, name, which)
+    with pytest.raises(NoSuchModelError):
+        registry.champion_history(store.uri, "nobody")
+    ref = _register(store, "locked", "recency_rule")
+
+    def locked(*_: object) -> None:
+        raise MlflowException("(sqlite3.OperationalError) database is locked")
+
+    for name in ("get_model_version_by_alias", "get_model_version", "get_registered_model"):
+        monkeypatch.setattr(MlflowClient, name, locked)
+    for ask in (
+        lambda: registry.resolve(store.uri, "locked"),
+        lambda: registry.resolve(store.uri, "locked", ref.version),
+        lambda: registry.champion_history(store.uri, "locked"),
+    ):
+        with pytest.raises(MlflowException, match="database is locked"):
+            ask()
+
+
+def test_a_champion_that_cannot_be_asked_is_not_replaced(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    _register(store, "kept", "recency_rule")
+    ref = _register(store, "kept", "logistic_rfm", promoted=False)
+
+    def locked(*_: object) -> None:
+        raise MlflowException("(sqlite3.OperationalError) database is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "get_model_version_by_alias", locked)
+        with pytest.raises(MlflowException, match="database is locked"):
+            registry.promote(store.uri, "kept", ref.version, "because")
+    assert registry.resolve(store.uri, "kept").version == 1
+
+
+def test_a_champion_without_its_hash_is_an_error_and_not_absent(store: Store) -> None:
+    from mlflow import MlflowClient
+
+    ref = _register(store, "hashless", "recency_rule")
+    MlflowClient(store.uri, store.uri).delete_model_version_tag(
+        "hashless", str(ref.version), "sha256"
+    )
+    with pytest.raises(ModelError, match="tags sha256") as caught:
+        registry.resolve(store.uri, "hashless")
+    assert not isinstance(caught.value, NoSuchModelError)
