@@ -6,6 +6,7 @@ here listens on another address than 127.0.0.1: neither UI asks who is there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,7 +17,12 @@ import time
 from typing import TYPE_CHECKING
 
 from orchestration.resources.home import Home, HomeError, write_atomically
-from orchestration.resources.instance import open_instance, prepare_instance, reconcile
+from orchestration.resources.instance import (
+    is_process,
+    open_instance,
+    prepare_instance,
+    reconcile,
+)
 from orchestration.settings import silence_libraries
 
 if TYPE_CHECKING:
@@ -90,7 +96,7 @@ def serve(home: Home, dagster_port: int, mlflow_port: int) -> int:
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,
                 )
-        _remember(home, {name: process.pid for name, process in processes.items()})
+        _remember(home, [process.pid for process in processes.values()])
         _wait_until_ready(processes, {"dagster": dagster_port, "mlflow": mlflow_port}, logs)
         print(f"Dagster  http://{LOOPBACK}:{dagster_port}")
         print(f"MLflow   http://{LOOPBACK}:{mlflow_port}")
@@ -120,7 +126,7 @@ def stop(home: Home) -> None:
         print("nothing is up")
         return
     _pid_file(home).unlink(missing_ok=True)
-    _stop(list(pids.values()))
+    _stop(pids)
     print("stopped")
 
 
@@ -128,17 +134,23 @@ def _pid_file(home: Home) -> Path:
     return home.root / "up.json"
 
 
-def _remember(home: Home, pids: dict[str, int]) -> None:
-    write_atomically(_pid_file(home), json.dumps(pids).encode())
-
-
-def _running(home: Home) -> dict[str, int]:
+def _remember(home: Home, pids: list[int]) -> None:
+    """Write down the processes with the time each was created: numbers are given out again."""
     import psutil
 
+    created = {}
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended at once; `serve` will notice
+            created[str(pid)] = psutil.Process(pid).create_time()
+    write_atomically(_pid_file(home), json.dumps(created).encode())
+
+
+def _running(home: Home) -> list[int]:
+    """Return the processes of `up.json` that are still the ones that were started."""
     if not _pid_file(home).is_file():
-        return {}
-    pids = json.loads(_pid_file(home).read_text())
-    return {name: pid for name, pid in pids.items() if psutil.pid_exists(pid)}
+        return []
+    created = json.loads(_pid_file(home).read_text())
+    return [int(pid) for pid, at in created.items() if is_process(int(pid), float(at))]
 
 
 def _stop(pids: list[int]) -> None:

@@ -84,17 +84,13 @@ def reconcile(instance: DagsterInstance, *, servers_are_down: bool = False) -> l
     Under the default launcher nothing does this after a power cut: with run monitoring on, the run
     stayed STARTED and its slot taken for 75 s and more (facts/trust.md, finding 7).
     """
-    import psutil
     from dagster import DagsterRunStatus, RunsFilter
 
     def is_alive(run: DagsterRun) -> bool:
         pid, started = run.tags.get("holdfast/pid"), run.tags.get("holdfast/pid_started")
         if not pid or not started:
             return not servers_are_down
-        try:
-            return abs(psutil.Process(int(pid)).create_time() - float(started)) < 1
-        except psutil.NoSuchProcess:
-            return False
+        return is_process(int(pid), float(started))
 
     cleared = []
     running = [DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING]
@@ -106,6 +102,16 @@ def reconcile(instance: DagsterInstance, *, servers_are_down: bool = False) -> l
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             cleared.append(run.run_id)
     return cleared
+
+
+def is_process(pid: int, created: float) -> bool:
+    """Whether the process `pid` is the one that was created at `created`, in epoch seconds."""
+    import psutil
+
+    try:
+        return abs(psutil.Process(pid).create_time() - created) < 1
+    except psutil.NoSuchProcess:
+        return False
 
 
 def process_tags() -> dict[str, str]:
