@@ -19,11 +19,6 @@ BIN := .venv/bin
 HOLDFAST := $(BIN)/python -m orchestration
 SOURCE ?= simulated
 
-# Shops without secrets: a fixed key makes two demos alike to the last digit. Your own files get a
-# key of their own, made in the home.
-ifneq ($(SOURCE),contract)
-demo: export HOLDFAST_SECRET ?= a-simulated-shop-has-no-secrets
-endif
 test test-slow: export HOLDFAST_SECRET ?= a-simulated-shop-has-no-secrets
 
 .DEFAULT_GOAL := help

@@ -26,6 +26,8 @@ SEED = 7
 CAMPAIGN_DAYS = 30
 # The last days, which are run daily; before them a model needs fortnightly snapshots only.
 LAST_DAYS = 7
+# A demo has nobody to protect. A known key makes two demos alike to the last digit.
+KNOWN_SECRET = "a-simulated-shop-has-no-secrets"
 EXAMPLE = Path(__file__).parent / "defs" / "campaigns" / "example_campaign.yaml"
 
 
@@ -49,6 +51,7 @@ def demo(
         _throw_away(Home.open(root), source)
     if source == "simulated":
         home = Home.create(root, SIMULATED)
+        _begin_with_known_secret(home)
         _simulated(home, customers)
     else:
         if data is None:
@@ -72,6 +75,12 @@ def _throw_away(home: Home, source: str) -> None:
             "another folder with HOLDFAST_HOME"
         )
     shutil.rmtree(home.root)
+
+
+def _begin_with_known_secret(home: Home) -> None:
+    """Keep the known key in a new home of a demo, unless HOLDFAST_SECRET is set."""
+    if Settings().secret is None and not home.vault.is_file():
+        home.secret(first=KNOWN_SECRET)
 
 
 def _simulated(home: Home, customers: int) -> None:
@@ -144,6 +153,7 @@ def _delivered(root: Path, source: str, data: Path, timezone: str, currency: str
             source=source,
         )
         home = Home.create(root, shop)
+        _begin_with_known_secret(home)
         say(f"1/4  Importing Online Retail II from {data}")
         if not (home.landing / "orders").is_dir():
             report = import_online_retail_ii(data, home.landing)

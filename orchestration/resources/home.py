@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -144,11 +144,13 @@ class Home:
     def create(root: Path, shop: Shop) -> Home:
         """Make a home, or open the one that is there if it is of the same shop.
 
+        Landing files and exports hold names and addresses, so the folder is its owner's alone.
+
         Raises:
             HomeError: there is a home of another shop in that folder.
         """
         root = root.resolve()
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
         with file_lock(root / ".init.lock"):
             if Home.exists(root):
                 home = Home.open(root)
@@ -158,6 +160,7 @@ class Home:
                         "with HOLDFAST_HOME, or delete that one"
                     )
                 return home
+            root.chmod(0o700)  # it may have been there before
             home = Home(root, shop)
             for folder in (home.landing, home.staging, home.lake, home.campaigns, home.exports):
                 folder.mkdir(exist_ok=True)
@@ -192,34 +195,28 @@ class Home:
             facts[name] = date.fromisoformat(facts[name]) if facts.get(name) else None
         return Home(root, Shop(**facts))
 
-    def with_last_day(self, last_day: date) -> Home:
-        """Move the end of a simulated or historic shop forward, never back."""
-        if self.shop.last_day is not None and last_day < self.shop.last_day:
-            raise HomeError(f"the shop's last day {self.shop.last_day} does not move back")
-        shop = replace(self.shop, last_day=last_day)
-        facts = {"format_version": FORMAT_VERSION, **asdict(shop)}
-        write_atomically(
-            self.root / "home.json", json.dumps(facts, default=str, indent=2).encode() + b"\n"
-        )
-        return Home(self.root, shop)
+    def secret(self, override: str | None = None, first: str | None = None) -> bytes:
+        """Return the key of the pseudonyms: `override`, or this home's own, made on first use.
 
-    def secret(self, override: str | None = None) -> bytes:
-        """Return the key of the pseudonyms: `override`, or this home's own, made on first use."""
-        path = self.root / "secret.key"
+        override: HOLDFAST_SECRET; it is never written to disk. That it is the key which the home
+        began with is checked by the vault. first: what the home's own is at first use, in place of
+        a random one.
+
+        Raises:
+            HomeError: the home began with HOLDFAST_SECRET, and it is not set.
+        """
         if override:
-            if path.is_file() and path.read_text() != override:
-                raise HomeError(
-                    f"HOLDFAST_SECRET differs from the key this home began with ({path})"
-                )
-            key = override
-        elif path.is_file():
-            return path.read_text().encode()
-        else:
-            key = secrets.token_hex(32)
+            return override.encode()
+        path = self.root / "secret.key"
         with file_lock(self.root / ".init.lock"):
             if not path.is_file():
-                write_atomically(path, key.encode(), mode=0o600)
-            return path.read_text().encode()
+                if self.vault.is_file():
+                    raise HomeError(
+                        f"{self.vault} is there and {path} is not: set HOLDFAST_SECRET to the "
+                        "secret that this home began with"
+                    )
+                write_atomically(path, (first or secrets.token_hex(32)).encode(), mode=0o600)
+            return path.read_bytes()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestration.demo import _throw_away, demo
+from orchestration.demo import KNOWN_SECRET, _begin_with_known_secret, _throw_away, demo
 from orchestration.resources.home import Home, HomeError, Shop
 
 if TYPE_CHECKING:
@@ -43,3 +43,15 @@ def test_the_home_of_an_earlier_demo_goes(tmp_path: Path) -> None:
     home = _home(tmp_path / "shop", "simulated", LAST)
     _throw_away(home, "simulated")
     assert not home.root.exists()
+
+
+def test_a_demo_begins_with_the_known_key_unless_one_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLDFAST_SECRET", "given-by-the-environment")
+    home = _home(tmp_path / "shop", "simulated", LAST)
+    _begin_with_known_secret(home)
+    assert not (home.root / "secret.key").exists()
+    monkeypatch.delenv("HOLDFAST_SECRET")
+    _begin_with_known_secret(home)
+    assert home.secret() == KNOWN_SECRET.encode()

@@ -21,6 +21,7 @@ from orchestration.resources.home import (
     file_lock,
     write_atomically,
 )
+from orchestration.resources.vault import Vault, VaultError
 
 SHOP = Shop("Europe/Berlin", "EUR", date(2024, 1, 1), date(2024, 12, 31))
 FORK = multiprocessing.get_context("fork")
@@ -121,14 +122,6 @@ def test_days_that_the_shop_does_not_have(start: date, end: date, message: str) 
         SHOP.days(start, end)
 
 
-def test_the_last_day_moves_forward_only(tmp_path: Path) -> None:
-    home = Home.create(tmp_path, SHOP)
-    moved = home.with_last_day(date(2025, 1, 31))
-    assert Home.open(tmp_path) == moved
-    with pytest.raises(HomeError, match="does not move back"):
-        moved.with_last_day(date(2025, 1, 30))
-
-
 def test_the_secret_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     home = Home.create(tmp_path, SHOP)
     secret = home.secret()
@@ -137,13 +130,40 @@ def test_the_secret_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None
     assert stat.S_IMODE((home.root / "secret.key").stat().st_mode) == 0o600
 
 
-def test_the_secret_does_not_change_under_a_home(tmp_path: Path) -> None:
+def test_a_secret_that_is_given_is_never_written(tmp_path: Path) -> None:
     home = Home.create(tmp_path, SHOP)
-    assert home.secret("first") == b"first"
-    assert home.secret() == b"first"
-    assert home.secret("first") == b"first"
-    with pytest.raises(HomeError, match=r"HOLDFAST_SECRET differs.*secret\.key"):
-        home.secret("second")
+    given = "given-by-the-environment"
+    assert home.secret(given) == given.encode()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    assert not any(given.encode() in path.read_bytes() for path in files)
+    assert not (home.root / "secret.key").exists()
+
+
+def test_a_wrong_or_a_missing_secret_is_told(tmp_path: Path) -> None:
+    home = Home.create(tmp_path, SHOP)
+    Vault(home.vault, home.secret("given-by-the-environment"))
+    with pytest.raises(VaultError, match="another secret"):
+        Vault(home.vault, home.secret("another-environment"))
+    with pytest.raises(HomeError, match="set HOLDFAST_SECRET"):
+        home.secret()
+    assert not (home.root / "secret.key").exists()
+
+
+def test_a_home_may_begin_with_a_known_secret(tmp_path: Path) -> None:
+    home = Home.create(tmp_path, SHOP)
+    assert home.secret(first="of-a-demo-shop") == b"of-a-demo-shop"
+    assert home.secret() == b"of-a-demo-shop"
+    assert home.secret(first="of-another-demo") == b"of-a-demo-shop"
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_home_is_its_owners_alone(tmp_path: Path, is_there: bool) -> None:
+    root = tmp_path / "deep" / "home"
+    if is_there:
+        root.mkdir(parents=True, mode=0o755)
+    Home.create(root, SHOP)
+    assert stat.S_IMODE(root.stat().st_mode) == 0o700
 
 
 def test_two_homes_two_secrets(tmp_path: Path) -> None:
