@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 import subprocess
 import sys
 import threading
@@ -31,7 +32,13 @@ from small_tables import (
 from expectations.schema import Column
 from orchestration.resources.catalog import Audit, Catalog
 from orchestration.resources.content import arrow_schema, canonical, content_hash
-from orchestration.resources.lake import Lake, MixedGenerationError, NotPublishedError
+from orchestration.resources.lake import (
+    DamagedError,
+    Lake,
+    MixedGenerationError,
+    NotPublishedError,
+)
+from orchestration.resources.publishing import Facts, Publisher
 
 ROOT = Path(__file__).resolve().parents[2]
 SPAWN = multiprocessing.get_context("spawn")
@@ -399,3 +406,40 @@ def test_a_process_that_read_ends_well(lake: Lake) -> None:
             [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True
         )
         assert (done.returncode, done.stderr) == (0, "")
+
+
+# -- the lake before its index -------------------------------------------------------------------
+
+
+def test_a_deleted_table_is_not_there_whatever_the_index_says(lake: Lake) -> None:
+    put(lake, THINGS, D1, things(D1, 3))
+    shutil.rmtree(lake.root / THINGS.name)
+    assert lake.days(THINGS) == []
+    with pytest.raises(NotPublishedError):
+        lake.require(THINGS, D1)
+    put(lake, THINGS, D2, things(D2, 3))
+    assert lake.days(THINGS) == [D2]
+
+
+def test_a_lost_file_is_named_and_mended_by_publishing_again(
+    lake: Lake, publisher: Publisher
+) -> None:
+    facts = Facts("run", 1)
+    publisher.run(THINGS, D1, things(D1, 3), facts)
+    (file,) = (lake.root / THINGS.name).rglob("part-*.parquet")
+    file.unlink()
+    with pytest.raises(DamagedError, match=f"{THINGS.name} of {D1}"):
+        lake.read(THINGS, [D1])
+    outcome = publisher.run(THINGS, D1, things(D1, 3), facts)
+    assert outcome.changed
+    assert lake.read(THINGS, [D1]).num_rows == 3
+
+
+def test_inputs_are_judged_at_any_depth(lake: Lake) -> None:
+    put(lake, THINGS, D1, things(D1, 3))
+    inputs = {f"{THINGS.name}/{D1}": hash_of(lake, D1)}
+    put(lake, OTHERS, D1, others(D1, 3), inputs=inputs)
+    lake.require_together([OTHERS], D1)
+    put(lake, THINGS, D1, things(D1, 4))  # replaced, and OTHERS not made again
+    with pytest.raises(MixedGenerationError, match="older things"):
+        lake.require_together([OTHERS], D1)
