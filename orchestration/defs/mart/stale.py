@@ -1,8 +1,8 @@
 """Days that late data restates: found, shown, rebuilt.
 
 What belongs here: which published days were made before rows arrived that they should have seen.
-A row with an arrival time restates nothing (it counts from the day on which it arrived); a row
-without one counts from its business day on, so every published day from there on is stale.
+A row counts from its business day on, or from the day on which it arrived where that is later, so
+every published day from there on is stale. A row that lands on the day of its arrival finds none.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ Tables that this module keeps in the schema `ops`:
 
 - `load_files`: one row per delivery of a file (`file` is its path below the landing folder).
   `load_sequence` counts the files taken in; it is empty for `failed` and `skipped` ones.
-  `restated_from_date` is the first business day that rows without an arrival time changed: days
-  from there on, if published already, are stale.
+  `restated_from_date` is the first day on which its rows are known: their business day, or the day
+  of their arrival where that is later. Days from there on, if published already, are stale.
 - `load_days`: rows that a file delivered per business day, counted before any was judged.
 - `quarantine`: rows that break the contract, with the first reason; the payload holds the row as
   delivered, with `customer_key` in place of identifiers.
@@ -110,7 +110,7 @@ class LoadReport:
 
     @property
     def restated_from_date(self) -> date | None:
-        """First business day that rows without an arrival time changed, over all files."""
+        """First day that the rows changed, over all files."""
         days = [f.restated_from_date for f in self.files if f.restated_from_date is not None]
         return min(days, default=None)
 
@@ -535,7 +535,7 @@ class _Loader:
     # Merging: _new against what raw.<table> holds
 
     def _merge(self, table: SourceTable, file_id: int) -> date | None:
-        """Add _new to the raw table; return the first business day that it restates."""
+        """Add _new to the raw table; return the first day that it restates."""
         raw = f"raw.{table.name}"
         key = ", ".join(_quoted(table.raw_key))
         content = _quoted([c.name for c in content_columns(table)])
@@ -564,7 +564,9 @@ class _Loader:
             join += f" LEFT JOIN {raw} r ON r._is_current AND {on_row}"
             day = self._restated_day(table, day)
         (restated,) = self._one(
-            f"SELECT min({day}) FROM {changed} {join} WHERE n.{ARRIVED_AT} IS NULL"
+            # A row counts from its arrival on, and a file can land late with an arrival long past.
+            # greatest() passes over an arrival that is empty.
+            f"SELECT min(greatest({day}, n.arrived_date)) FROM {changed} {join}"
         )
         if not contested:
             self.connection.execute(f"INSERT INTO {raw} SELECT {columns}, true FROM _new")

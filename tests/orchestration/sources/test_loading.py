@@ -603,12 +603,26 @@ def restated(shop: Shop, name: str) -> date | None:
     return stored
 
 
-def test_rows_without_arrival_restate_their_day(shop: Shop) -> None:
+def test_rows_restate_from_the_day_on_which_they_are_known(shop: Shop) -> None:
+    """A file may land late with an arrival on a day that is published already."""
     header = f"{ORDERS},arrived_at\n"
     shop.deliver("orders", f"{header}o8,ann,2024-01-03,2024-05-01\no9,ann,2024-02-03,\n")
     assert restated(shop, "orders/1.csv") == date(2024, 2, 3)
     shop.deliver("orders", f"{header}o7,ann,2024-01-03,2024-05-01\n", "2.csv")
-    assert restated(shop, "orders/2.csv") is None
+    assert restated(shop, "orders/2.csv") == date(2024, 5, 1)
+    shop.deliver("orders", f"{header}o6,ann,2024-06-03,2024-05-01\n", "3.csv")
+    assert restated(shop, "orders/3.csv") == date(2024, 6, 3)
+    # what is delivered again without change restates nothing
+    shop.deliver("orders", f"{header}o7,ann,2024-01-03,2024-05-01\n\n", "4.csv")
+    assert restated(shop, "orders/4.csv") is None
+
+
+def test_an_outcome_that_arrives_late_restates_from_its_arrival(shop: Shop) -> None:
+    header = f"{ORDERS},cancelled_at,arrived_at\n"
+    shop.deliver("orders", f"{header}o50,ann,2024-03-01,,2024-03-02\n", "1.csv")
+    shop.load()
+    shop.deliver("orders", f"{header}o50,ann,2024-03-01,2024-03-20,2024-03-22\n", "2.csv")
+    assert restated(shop, "orders/2.csv") == date(2024, 3, 22)
 
 
 def test_lines_restate_the_day_of_their_order(shop: Shop) -> None:
