@@ -223,7 +223,20 @@ class Catalog:
     def note_loads(self, loads: list[tuple[int, str, str | None]]) -> None:
         """Remember loaded files: (generation, file, first day that it restates or None)."""
         with self._connect() as connection:
-            connection.executemany("insert or ignore into loads values (?, ?, ?)", loads)
+            connection.executemany(
+                "insert into loads values (?, ?, ?) on conflict (generation)"
+                " do update set file = excluded.file, restated_from = excluded.restated_from",
+                loads,
+            )
+
+    def generation(self) -> int:
+        """Return the greatest load sequence that a load or a publication is known by, 0 if none."""
+        with self._connect() as connection:
+            row = connection.execute(
+                "select max(coalesce((select max(generation) from loads), 0),"
+                " coalesce((select max(generation) from publications), 0))"
+            ).fetchone()
+        return int(row[0])
 
     def restatements(self) -> list[tuple[int, str]]:
         """Return (generation, first day) of every load that restates published days."""

@@ -102,3 +102,19 @@ def test_a_half_made_catalog_is_never_seen(tmp_path: Path, monkeypatch: pytest.M
             Catalog(path)
     catalog = Catalog(path)
     assert catalog.record_audit(AUDIT) == 1
+
+
+def test_a_load_is_remembered_as_it_was_noted_last(catalog: Catalog) -> None:
+    catalog.note_loads([(1, "orders/1.csv", None), (2, "orders/2.csv", "2024-03-03")])
+    catalog.note_loads([(1, "orders/1.csv", "2024-03-01"), (2, "orders/2.csv", None)])
+    assert catalog.restatements() == [(1, "2024-03-01")]
+
+
+def test_the_generation_is_the_greatest_that_anybody_knows(catalog: Catalog) -> None:
+    assert catalog.generation() == 0
+    catalog.index(PUBLISHED)
+    assert catalog.generation() == PUBLISHED.generation
+    catalog.note_loads([(PUBLISHED.generation + 3, "orders/1.csv", None)])
+    assert catalog.generation() == PUBLISHED.generation + 3
+    catalog.index(replace(PUBLISHED, table="others", generation=40))
+    assert catalog.generation() == 40

@@ -74,6 +74,24 @@ def test_a_day_published_after_the_load_is_not_stale(platform: Platform) -> None
     assert days_of(platform) == {}
 
 
+def test_late_files_are_noticed_after_the_warehouse_was_made_again(platform: Platform) -> None:
+    platform.catalog.note_loads([(1, "orders/1.csv", "2024-03-01"), (2, "orders/2.csv", None)])
+    publish(platform, "customer_features", 2, 3, generation=2)
+    from orchestration.defs.sources.assets import take_in
+
+    landing = platform.home.landing
+    for table, text in {
+        "customers": "customer_id,created_at\nann,2024-03-01\n",
+        "orders": "order_id,customer_id,ordered_at\no1,ann,2024-03-03\n",
+        "order_items": "order_id,line_number,product_id,quantity,unit_price\no1,1,p1,1,1\n",
+    }.items():
+        (landing / table).mkdir()
+        (landing / table / "1.csv").write_text(text)
+    taken = take_in(platform, "run", lambda text: None)
+    assert taken.generation == 5
+    assert set(days_of(platform)) == {2, 3}
+
+
 def test_the_newest_of_several_loads_counts(platform: Platform) -> None:
     publish(platform, "customer_status", 1, 2, 3, generation=1)
     platform.catalog.note_loads([(2, "a", "2024-03-01"), (3, "b", "2024-03-03")])

@@ -112,6 +112,7 @@ def take_in(platform: Platform, run_id: str, log: Callable[[str], None]) -> Take
             home.shop.shop_timezone,
             platform.settings.max_bad_share,
             on_progress=log,
+            after=platform.catalog.generation(),
         )
         accounting = loading.accounting(connection)
         loading.check_accounting(accounting)

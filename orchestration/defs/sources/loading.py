@@ -123,6 +123,7 @@ def load_landing(
     shop_timezone: str,
     max_bad_share: float = 0.01,
     on_progress: Callable[[str], None] | None = None,
+    after: int = 0,
 ) -> LoadReport:
     """Load every file below `landing` that was not loaded before, and report.
 
@@ -130,7 +131,9 @@ def load_landing(
     file is one transaction. A file with a share of bad rows above `max_bad_share`, or that cannot
     be read as the contract says, is refused as a whole and named in `LoadReport.failed`; the others
     load. `shop_timezone` (IANA name) reads timestamps without a zone and defines business days; a
-    clock time that the change from summer time repeats is read as the later one.
+    clock time that the change from summer time repeats is read as the later one. `after`: the
+    greatest load sequence that anybody remembers; a warehouse that was made again goes on from
+    there, or published days would seem newer than what it loads.
 
     Raises:
         ContractError: the folder as a whole cannot be loaded: it does not exist, a required table
@@ -143,7 +146,7 @@ def load_landing(
     found = {table.name: landing_files(landing, table) for table in contract.tables}
     _require_tables(connection, contract, landing, found)
 
-    loader = _Loader(connection, vault, shop_timezone, max_bad_share)
+    loader = _Loader(connection, vault, shop_timezone, max_bad_share, after)
     done: list[FileLoad] = []
     failed: list[FileRejected] = []
     for table in contract.tables:
@@ -275,11 +278,13 @@ class _Loader:
         vault: Vault,
         shop_timezone: str,
         max_bad_share: float,
+        after: int,
     ) -> None:
         self.connection = connection
         self.vault = vault
         self.shop_timezone = shop_timezone
         self.max_bad_share = max_bad_share
+        self.after = after
         self.keys: dict[str, str | None] = {}
         self.stored: set[str] = set()
 
@@ -402,7 +407,7 @@ class _Loader:
             "INSERT INTO ops.load_files VALUES (?, ?, ?, ?, ?, ?, 0, NULL, NULL, ?)",
             [
                 file_id,
-                sequence if status == "loaded" else None,
+                max(sequence, self.after + 1) if status == "loaded" else None,
                 table.name,
                 file,
                 sha256,

@@ -45,7 +45,7 @@ class Shop:
         for table, text in REQUIRED.items():
             self.deliver(table, text, "0.csv")
 
-    def load(self, zone: str = "Europe/London", bad: float = 0.01) -> LoadReport:
+    def load(self, zone: str = "Europe/London", bad: float = 0.01, after: int = 0) -> LoadReport:
         report = load_landing(
             self.connection,
             self.landing,
@@ -54,6 +54,7 @@ class Shop:
             zone,
             bad,
             on_progress=self.messages.append,
+            after=after,
         )
         check_accounting(accounting(self.connection))
         return report

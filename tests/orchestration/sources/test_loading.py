@@ -660,6 +660,19 @@ def test_an_outcome_that_changes_restates_from_the_order(shop: Shop) -> None:
     assert restated(shop, "orders/2.csv") == date(2024, 3, 1)
 
 
+def test_a_warehouse_that_is_made_again_goes_on_counting(shop: Shop) -> None:
+    """From 1 on, what it loads would look older than the days that were published before."""
+    shop.load(after=7)
+    count = "SELECT min(load_sequence), max(load_sequence) FROM ops.load_files"
+    assert shop.rows(count) == [(8, 10)]
+    shop.deliver("orders", f"{ORDERS}\no60,ann,2024-03-01\n", "2.csv")
+    shop.load(after=10)
+    assert shop.rows(count) == [(8, 11)]
+    shop.deliver("orders", f"{ORDERS}\no61,ann,2024-03-01\n", "3.csv")
+    shop.load(after=3)  # its own count is ahead
+    assert shop.rows(count) == [(8, 12)]
+
+
 # Whole files only
 
 
