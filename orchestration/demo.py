@@ -105,12 +105,13 @@ def _simulated(home: Home, customers: int) -> None:
     run_training(home, enrolled)
     say(f"4/6  The daily job for {enrolled}: scores, segments, at-risk list, campaign cohort")
     run_days(home, enrolled, enrolled)
-    _export(home, enrolled)
+    _export(home)
     say(f"5/6  The campaign runs: the shop delivers {after} .. {last}")
     deliver(after, last + timedelta(days=1))
     daily = last - timedelta(days=LAST_DAYS - 1)
-    say(f"6/6  Orders of {after} .. {daily}, then the daily job for {daily} .. {last}, in one run")
-    run_facts(home, after, daily - timedelta(days=1))
+    before = daily - timedelta(days=1)
+    say(f"6/6  Orders of {after} .. {before}, then the daily job for {daily} .. {last}, in one run")
+    run_facts(home, after, before)
     run_days(home, daily, last)
 
 
@@ -184,20 +185,31 @@ def _place_campaign(home: Home, day: date) -> None:
         write_atomically(target, "".join(moved).encode())
 
 
-def _export(home: Home, day: date) -> None:
-    """Dry run, then export by the approver whom the campaign file names."""
+def _export(home: Home) -> None:
+    """Dry run, then export by the approver whom the campaign file names.
+
+    A demo that is run again finds everybody handed over, and the window ended: it says so.
+    """
     import re
 
-    from orchestration.defs.campaigns.export import export, preview
+    from orchestration.defs.campaigns.export import (
+        NobodyLeftError,
+        WindowEndedError,
+        export,
+        preview,
+    )
     from orchestration.defs.campaigns.files import read_campaigns
 
     for campaign in read_campaigns(home):
-        text = preview(home, campaign.id, day)
-        print(f"  {text.splitlines()[0]}")
-        found = re.search(r"--token (\w+)", text)
-        assert found is not None
-        for path in export(home, campaign.id, day, campaign.approver, found.group(1)):
-            print(f"  wrote {path}")
+        try:
+            text = preview(home, campaign.id, None)
+            print(f"  {text.splitlines()[0]}")
+            found = re.search(r"--token (\w+)", text)
+            assert found is not None
+            for path in export(home, campaign.id, None, campaign.approver, found.group(1)):
+                print(f"  wrote {path}")
+        except (NobodyLeftError, WindowEndedError) as error:
+            print(f"  {error}")
 
 
 # -- the summary -----------------------------------------------------------------------------------
