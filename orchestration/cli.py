@@ -231,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("campaign", _campaign, "preview or export the cohort of a campaign")
     sub.add_argument("campaign", help="its id")
-    sub.add_argument("--day", type=day, help="day of the export; default: the last published")
+    sub.add_argument("--day", type=day, help="the last published day, which is the default")
     sub.add_argument("--approver", help="without one this is a dry run")
     sub.add_argument("--token", default="", help="what the dry run printed")
 

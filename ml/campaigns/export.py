@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -62,6 +62,7 @@ class Export:
     parquet: bytes
     dry_run: DryRun
     approver: str
+    customer_keys: tuple[str, ...]  # of the rows, for the record; not in the files
 
 
 def dry_run(
@@ -70,9 +71,10 @@ def dry_run(
     identities: pd.DataFrame,
     status: pd.DataFrame,
     export_date: date,
+    handed_over: Collection[str] = (),
 ) -> DryRun:
     """Count what `export_cohort` would hand over with the same arguments."""
-    return _select(campaign, cohort, identities, status, export_date)[1]
+    return _select(campaign, cohort, identities, status, export_date, handed_over)[1]
 
 
 def export_cohort(
@@ -81,6 +83,7 @@ def export_cohort(
     identities: pd.DataFrame,
     status: pd.DataFrame,
     export_date: date,
+    handed_over: Collection[str] = (),
     *,
     approver: str,
     token: str,
@@ -90,8 +93,9 @@ def export_cohort(
     `cohort` is campaign_cohorts of the assignment day; `identities` has customer_key, customer_id,
     email, phone of the vault; `status` is customer_status of `export_date`: consent is judged
     again there, and a customer unknown to it, or drawn into that quarter's holdout, is dropped
-    (they stay in their arm for the outcome). Columns: customer_id, the channel's address,
-    campaign_id, arm, play, offer.
+    (they stay in their arm for the outcome). `handed_over`: keys of earlier exports; neither they
+    nor another account with the address of one of them is handed over again. Columns: customer_id,
+    the channel's address, campaign_id, arm, play, offer.
 
     Raises ExportRefusedError unless `approver` is the campaign's approver and `token` is that of
     a dry run with the same selection.
@@ -100,13 +104,13 @@ def export_cohort(
         raise ExportRefusedError(
             f"campaign {campaign.id} is approved by {campaign.approver}, not by {approver!r}"
         )
-    frame, counts = _select(campaign, cohort, identities, status, export_date)
+    frame, counts, keys = _select(campaign, cohort, identities, status, export_date, handed_over)
     if token != counts.token:
         raise ExportRefusedError(
             f"campaign {campaign.id}: the token is not that of a dry run of this selection "
             f"({counts.rows} customers on {export_date}); make a dry run first"
         )
-    return Export(csv_bytes(frame), parquet_bytes(frame), counts, campaign.approver)
+    return Export(csv_bytes(frame), parquet_bytes(frame), counts, campaign.approver, keys)
 
 
 def _select(
@@ -115,7 +119,8 @@ def _select(
     identities: pd.DataFrame,
     status: pd.DataFrame,
     export_date: date,
-) -> tuple[pd.DataFrame, DryRun]:
+    handed_over: Collection[str],
+) -> tuple[pd.DataFrame, DryRun, tuple[str, ...]]:
     if set(cohort["campaign_id"]) - {campaign.id}:
         raise ValueError(f"the cohort holds other campaigns than {campaign.id}")
     if "snapshot_date" in status and set(pd.to_datetime(status["snapshot_date"]).dt.date) - {
@@ -137,6 +142,8 @@ def _select(
         dropped[reason] = int(mask.sum())
         frame = frame[~mask].reset_index(drop=True)
 
+    before = frame[frame["customer_key"].isin(list(handed_over))]
+    drop(frame["customer_key"].isin(before["customer_key"]), "already_exported")
     drop(frame["customer_id"].isna(), "no_identity")
     drop(~frame["customer_key"].isin(consented), "no_consent")
     held_out = in_global_holdout(frame["customer_key"], export_date, campaign.global_holdout)
@@ -146,7 +153,9 @@ def _select(
         text = frame[address].fillna("").astype(str).str.strip()
         drop(text.eq(""), "no_address")
         # One person with two accounts gets one message.
-        drop(frame[address].str.strip().str.casefold().duplicated(), "duplicate_address")
+        plain = frame[address].astype(str).str.strip().str.casefold()
+        taken = set(before[address].dropna().astype(str).str.strip().str.casefold())
+        drop(plain.duplicated() | plain.isin(taken), "duplicate_address")
         columns.insert(1, address)
     frame["campaign_id"] = campaign.id
     for field in ("play", "offer"):
@@ -157,7 +166,8 @@ def _select(
     keys = [f"{key}={arm}" for key, arm in zip(frame["customer_key"], frame["arm"], strict=True)]
     content = "\n".join([campaign.config_sha256, export_date.isoformat(), *keys])
     token = hashlib.sha256(content.encode()).hexdigest()[:16]
-    return frame[columns], DryRun(campaign.id, export_date, rows, dropped, token)
+    found = DryRun(campaign.id, export_date, rows, dropped, token)
+    return frame[columns], found, tuple(frame["customer_key"])
 
 
 def csv_bytes(frame: pd.DataFrame) -> bytes:

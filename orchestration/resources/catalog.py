@@ -1,4 +1,4 @@
-"""The catalog of a home: audit records, loads, and an index of what was published.
+"""The catalog of a home: audit records, loads, exports, and an index of what was published.
 
 What belongs here: the SQLite tables behind the publish gate and behind staleness, which must be
 answered without opening the warehouse. The Delta log is the truth about
@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 from orchestration.resources.home import file_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from datetime import date
     from pathlib import Path
 
 # Raised whenever SCHEMA gains a table: an older catalog is brought forward when it is opened.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = """
 create table if not exists audits (
     id integer primary key,
@@ -42,6 +43,11 @@ create table if not exists publications (
 create table if not exists indexed (table_name text primary key, delta_version integer not null);
 create table if not exists loads (
     generation integer primary key, file text not null, restated_from text
+);
+create table if not exists exports (
+    campaign_id text not null, customer_key text not null,
+    exported_on text not null, approver text not null,
+    primary key (campaign_id, customer_key)
 );
 """
 
@@ -237,6 +243,29 @@ class Catalog:
                 " coalesce((select max(generation) from publications), 0))"
             ).fetchone()
         return int(row[0])
+
+    def note_export(
+        self, campaign_id: str, customer_keys: Iterable[str], exported_on: date, approver: str
+    ) -> None:
+        """Remember who is handed over: all of them, or none.
+
+        Raises:
+            sqlite3.IntegrityError: one of them was handed over before.
+        """
+        with self._connect() as connection:
+            connection.executemany(
+                "insert into exports values (?, ?, ?, ?)",
+                [(campaign_id, key, exported_on.isoformat(), approver) for key in customer_keys],
+            )
+
+    def exported(self, campaign_id: str) -> dict[str, str]:
+        """Return who was handed over for a campaign: customer_key -> day of the export."""
+        with self._connect() as connection:
+            rows = connection.execute(
+                "select customer_key, exported_on from exports where campaign_id = ?",
+                (campaign_id,),
+            ).fetchall()
+        return {str(row[0]): str(row[1]) for row in rows}
 
     def restatements(self) -> list[tuple[int, str]]:
         """Return (generation, first day) of every load that restates published days."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import sqlite3
 import time
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -118,3 +120,19 @@ def test_the_generation_is_the_greatest_that_anybody_knows(catalog: Catalog) -> 
     assert catalog.generation() == PUBLISHED.generation + 3
     catalog.index(replace(PUBLISHED, table="others", generation=40))
     assert catalog.generation() == 40
+
+
+def test_nobody_is_handed_over_twice(catalog: Catalog) -> None:
+    assert catalog.exported("winback") == {}
+    catalog.note_export("winback", ["a", "b"], date(2024, 3, 1), "Head of CRM")
+    with pytest.raises(sqlite3.IntegrityError):
+        catalog.note_export("winback", ["c", "a"], date(2024, 3, 2), "Head of CRM")
+    assert catalog.exported("winback") == {"a": "2024-03-01", "b": "2024-03-01"}
+    assert catalog.exported("another") == {}
+
+
+def test_an_older_catalog_gains_the_exports(catalog: Catalog) -> None:
+    with sqlite3.connect(catalog.path) as connection:
+        connection.execute("drop table exports")
+        connection.execute("pragma user_version = 2")
+    assert Catalog(catalog.path).exported("winback") == {}

@@ -241,6 +241,24 @@ def test_an_export_needs_its_approver(arguments: dict[str, Any], approver: str) 
         export_cohort(**arguments, approver=approver, token=token)
 
 
+def test_neither_a_customer_nor_an_address_is_handed_over_twice(arguments: dict[str, Any]) -> None:
+    treated = sorted(arguments["cohort"].query("arm == 'reminder'")["customer_key"])
+    identities = arguments["identities"].set_index("customer_key")
+    identities.loc[treated[0], "email"] = identities.loc[treated[2], "email"].upper()
+    arguments["identities"] = identities.reset_index()
+    # the account that was handed over has withdrawn its consent since; its address stays taken
+    status = arguments["status"]
+    arguments["status"] = status[status["customer_key"] != treated[2]]
+    found = dry_run(**arguments, handed_over=[treated[2]])
+    files = export_cohort(
+        **arguments, handed_over=[treated[2]], approver="Ada Lovelace", token=found.token
+    )
+    assert found.dropped["already_exported"] == 1
+    assert found.dropped["duplicate_address"] == 1
+    assert not {treated[0], treated[2]} & set(files.customer_keys)
+    assert len(files.customer_keys) == found.rows > 0
+
+
 def test_an_export_needs_a_dry_run_of_this_very_selection(arguments: dict[str, Any]) -> None:
     token = dry_run(**arguments).token
     arguments["status"] = arguments["status"].copy()

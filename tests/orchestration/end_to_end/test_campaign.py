@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -22,7 +23,14 @@ from tiny_shop import (
 )
 
 from ml.campaigns.export import ExportRefusedError
-from orchestration.defs.campaigns.export import export, preview
+from orchestration.defs.campaigns.export import (
+    NobodyLeftError,
+    WindowEndedError,
+    export,
+    preview,
+)
+from orchestration.demo import _export
+from orchestration.resources.home import HomeError
 from orchestration.tables import CAMPAIGN_ASSIGNMENTS, CAMPAIGN_COHORTS
 
 if TYPE_CHECKING:
@@ -38,16 +46,65 @@ def test_dry_run_counts_and_names_nobody(enrolled: Enrolled) -> None:
     assert "anary" not in enrolled.preview
 
 
-def test_export_needs_its_approver_and_its_dry_run(enrolled: Enrolled) -> None:
-    token = token_in(preview(enrolled.home, CAMPAIGN_ID, LAST_RUN))
-    files = sorted((enrolled.home.exports / "campaigns").rglob("*"))
+def _prolong(home: Home, *, forget: int = 0) -> None:
+    """Let the window be open on the last day, and forget that some were handed over."""
+    path = home.campaigns / "stay.yaml"
+    path.write_text(path.read_text().replace("window_days: 3", "window_days: 10"))
+    with sqlite3.connect(home.catalog) as connection:
+        connection.execute(
+            "delete from exports where customer_key in"
+            " (select customer_key from exports order by customer_key limit ?)",
+            (forget,),
+        )
+
+
+def test_export_needs_its_approver_and_its_dry_run(copy: Home, enrolled: Enrolled) -> None:
+    _prolong(copy, forget=10**6)
+    token = token_in(preview(copy, CAMPAIGN_ID, LAST_RUN))
+    files = sorted((copy.exports / "campaigns").rglob("*"))
     for approver, given in (("Somebody else", token), (APPROVER, "0" * 16), (APPROVER, "")):
         with pytest.raises(ExportRefusedError):
-            export(enrolled.home, CAMPAIGN_ID, LAST_RUN, approver, given)
+            export(copy, CAMPAIGN_ID, LAST_RUN, approver, given)
     # the token of another day is not that of this one
     with pytest.raises(ExportRefusedError, match="dry run"):
-        export(enrolled.home, CAMPAIGN_ID, LAST_RUN, APPROVER, token_in(enrolled.preview))
-    assert sorted((enrolled.home.exports / "campaigns").rglob("*")) == files
+        export(copy, CAMPAIGN_ID, LAST_RUN, APPROVER, token_in(enrolled.preview))
+    assert sorted((copy.exports / "campaigns").rglob("*")) == files
+
+
+def test_consent_is_judged_on_the_last_published_day_only(enrolled: Enrolled) -> None:
+    with pytest.raises(HomeError, match=f"last published day, {LAST_RUN}"):
+        preview(enrolled.home, CAMPAIGN_ID, ENROLLED)
+
+
+def test_nothing_is_exported_after_the_window(enrolled: Enrolled) -> None:
+    with pytest.raises(WindowEndedError, match="ended on"):
+        preview(enrolled.home, CAMPAIGN_ID, None)
+
+
+def test_a_second_export_hands_over_only_who_is_new(copy: Home, enrolled: Enrolled) -> None:
+    first = set(pd.read_parquet(enrolled.exported[1])["customer_id"])
+    _prolong(copy, forget=5)
+    text = preview(copy, CAMPAIGN_ID, None)
+    assert f"already_exported: {len(first) - 5:,}" in text
+    csv_path, parquet = export(copy, CAMPAIGN_ID, None, APPROVER, token_in(text))
+    again = pd.read_parquet(parquet)["customer_id"]
+    assert 0 < len(again) <= 5
+    assert set(again) < first
+    before = csv_path.read_bytes()
+    text = preview(copy, CAMPAIGN_ID, None)
+    with pytest.raises(NobodyLeftError, match="nobody left"):
+        export(copy, CAMPAIGN_ID, None, APPROVER, token_in(text))
+    assert csv_path.read_bytes() == before
+
+
+def test_a_demo_that_is_run_again_goes_on(
+    copy: Home, enrolled: Enrolled, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _export(copy)
+    assert "ended on" in capsys.readouterr().out
+    _prolong(copy)
+    _export(copy)
+    assert "nobody left to hand over" in capsys.readouterr().out
 
 
 def test_the_file_holds_the_treated_and_no_formula(enrolled: Enrolled) -> None:
@@ -71,6 +128,7 @@ def test_who_withdraws_consent_after_the_assignment_is_dropped(
     copy: Home, enrolled: Enrolled
 ) -> None:
     before = set(pd.read_parquet(enrolled.exported[1])["customer_id"])
+    _prolong(copy, forget=10**6)
     text = preview(copy, CAMPAIGN_ID, LAST_RUN)
     assert "no_consent" in text
     path = export(copy, CAMPAIGN_ID, LAST_RUN, APPROVER, token_in(text))[1]
