@@ -8,7 +8,6 @@ a new table.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -251,14 +250,6 @@ CAMPAIGN_OUTCOMES = Table(
 )
 
 
-# What the ledger adds to the labels: dbt never reads the lake.
-TREATMENT = _columns("""
-    treated_campaign_id string?: the first campaign that enrolled the customer within the horizon
-    treated_arm string?: the arm drawn there; the control is an arm too
-    treatment_propensity double? 0..1: probability of that arm
-""")
-
-
 @cache
 def mart_tables() -> dict[str, Table]:
     """Return the published tables that dbt builds, by name."""
@@ -276,22 +267,28 @@ def mart_tables() -> dict[str, Table]:
             ),
             from_dbt("customer_features", ("snapshot_date", "customer_key"), may_be_empty=True),
             from_dbt("customer_status", ("snapshot_date", "customer_key"), may_be_empty=True),
-            _with_columns(
-                from_dbt(
-                    "churn_labels",
-                    ("matured_date", "customer_key"),
-                    "matured_date",
-                    may_be_empty=True,
-                ),
-                TREATMENT,
+            from_dbt(
+                "churn_labels", ("matured_date", "customer_key"), "matured_date", may_be_empty=True
             ),
         )
     }
 
 
-def _with_columns(table: Table, columns: tuple[Column, ...]) -> Table:
-    return replace(table, columns=(*table.columns, *columns))
-
+LABEL_TREATMENTS = Table(
+    "label_treatments",
+    1,
+    ("matured_date", "customer_key"),
+    _columns("""
+        matured_date date: the day on which the label matured
+        snapshot_date date: the snapshot that it is of
+        customer_key string: pseudonym of a customer whom a campaign enrolled in between
+        campaign_id string: the first such campaign
+        arm string: the arm drawn there; the control is an arm too
+        propensity double 0..1: probability of that arm
+    """),
+    "matured_date",
+    may_be_empty=True,
+)
 
 # Insert-only: a partition is merged, never replaced.
 LEDGERS = frozenset({CAMPAIGN_ASSIGNMENTS.name})
@@ -303,6 +300,7 @@ MADE_HERE = (
     CAMPAIGN_ASSIGNMENTS,
     CAMPAIGN_COHORTS,
     CAMPAIGN_OUTCOMES,
+    LABEL_TREATMENTS,
 )
 
 

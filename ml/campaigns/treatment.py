@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import pandas as pd
 
-COLUMNS = ("treated_campaign_id", "treated_arm", "treatment_propensity")
+COLUMNS = ["matured_date", "snapshot_date", "customer_key", "campaign_id", "arm", "propensity"]
 
 
-def treatment(labels: pd.DataFrame, ledger: pd.DataFrame) -> pd.DataFrame:
-    """Return `COLUMNS` for each row of `labels`, in its order; null where nobody enrolled them.
+def label_treatments(labels: pd.DataFrame, ledger: pd.DataFrame) -> pd.DataFrame:
+    """Return `COLUMNS`, one row per label whose customer a campaign enrolled within the horizon.
 
     labels: customer_key, snapshot_date, matured_date. Counted is the first assignment with
     snapshot_date <= assigned_date < matured_date (of several on one day the first campaign id):
     who is assigned at the end of a day is contacted on the next.
     """
-    rows = labels[["customer_key", "snapshot_date", "matured_date"]].assign(row=range(len(labels)))
-    columns = ["customer_key", "assigned_date", "campaign_id", "arm", "propensity"]
-    joined = rows.merge(ledger[columns], on="customer_key", how="inner")
+    joined = labels[["customer_key", "snapshot_date", "matured_date"]].merge(
+        ledger[["customer_key", "assigned_date", "campaign_id", "arm", "propensity"]],
+        on="customer_key",
+        how="inner",
+    )
     within = (joined["assigned_date"] >= joined["snapshot_date"]) & (
         joined["assigned_date"] < joined["matured_date"]
     )
     first = (
         joined[within]
-        .sort_values(["row", "assigned_date", "campaign_id"], kind="stable")
-        .drop_duplicates("row")
-        .set_index("row")
+        .sort_values(["matured_date", "customer_key", "assigned_date", "campaign_id"])
+        .drop_duplicates(["matured_date", "customer_key"])
     )
-    found = first[["campaign_id", "arm", "propensity"]].reindex(range(len(labels)))
-    found.columns = pd.Index(COLUMNS)
-    return found
+    return first[COLUMNS].reset_index(drop=True)

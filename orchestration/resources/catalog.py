@@ -188,6 +188,12 @@ class Catalog:
             )
             self._note_indexed(connection, publication.table, publication.delta_version)
 
+    def forget(self, table: str) -> None:
+        """Drop the index of a table whose Delta log is not the one that was indexed."""
+        with self._connect() as connection:
+            connection.execute("delete from publications where table_name = ?", (table,))
+            connection.execute("delete from indexed where table_name = ?", (table,))
+
     def note_indexed(self, table: str, delta_version: int) -> None:
         """Remember that the index covers `table` up to a version (a commit may publish nothing)."""
         with self._connect() as connection:

@@ -48,16 +48,14 @@ class Warehouse:
         finally:
             connection.close()
 
-    def export_candidates(
-        self, table: Table, days: Sequence[date], columns: Sequence[str]
-    ) -> dict[date, pa.Table]:
-        """Return `columns` of `mart.<table>` for each of `days`: the seam to the lake.
+    def export_candidates(self, table: Table, days: Sequence[date]) -> dict[date, pa.Table]:
+        """Return the rows of `mart.<table>` of each of `days`: the seam to the lake.
 
         A day without rows is an empty table of the declared columns, not an absence.
         """
         import pyarrow.compute as pc
 
-        names = ", ".join(columns)
+        names = ", ".join(table.column_names)
         with self.connect() as connection:
             reader = connection.execute(
                 f"select {names} from mart.{table.name} "

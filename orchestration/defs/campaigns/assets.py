@@ -15,6 +15,7 @@ from orchestration.tables import (
     CAMPAIGN_OUTCOMES,
     CHURN_SCORES,
     CUSTOMER_SEGMENTS,
+    LABEL_TREATMENTS,
     mart_tables,
 )
 
@@ -135,7 +136,33 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
             },
         )
 
-    return [campaign_assignments, campaign_cohorts, campaign_outcomes]
+    @daily_asset(
+        LABEL_TREATMENTS,
+        partitions,
+        deps=[lake_key("churn_labels"), lake_key("campaign_assignments")],
+        group="campaigns",
+        owner=SCIENCE,
+        description=(
+            "Which labels a campaign reached: arm and propensity. Beside the labels, not in them: "
+            "labels train the model whose scores draw the arms, and the graph has no cycle."
+        ),
+        kinds={"deltalake"},
+    )
+    def label_treatments(run: Run, day: date) -> Made:
+        from ml.campaigns.treatment import label_treatments as make
+
+        lake, labels = run.platform.lake, mart_tables()["churn_labels"]
+        found = lake.require(labels, day)
+        keys = ["customer_key", "snapshot_date", "matured_date"]
+        treated = make(lake.read_frame(labels, [day], keys), _ledger(run))
+        return Made(
+            treated,
+            generation=found.generation,
+            inputs={f"churn_labels/{day}": found.content_hash},
+            metadata={"treated_labels": len(treated)},
+        )
+
+    return [campaign_assignments, campaign_cohorts, campaign_outcomes, label_treatments]
 
 
 def _ledger(run: Run) -> pd.DataFrame:

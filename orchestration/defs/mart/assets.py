@@ -26,11 +26,10 @@ from orchestration.defs.daily import (
 from orchestration.defs.sources.assets import raw_key, require_raw
 from orchestration.resources.platform import Platform
 from orchestration.resources.warehouse import POOL
-from orchestration.tables import CAMPAIGN_ASSIGNMENTS, TREATMENT, mart_tables
+from orchestration.tables import mart_tables
 
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow as pa
     from dagster_dbt import DbtProject
 
     from expectations.schema import Table
@@ -101,6 +100,7 @@ def mart_assets(
     def mart(
         context: dg.AssetExecutionContext, platform: Platform
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        from orchestration.resources.dbt import DbtError
         from orchestration.resources.lake import NotPublishedError
 
         days = days_of(context)
@@ -108,7 +108,10 @@ def mart_assets(
             require_raw(platform)
         except NotPublishedError as error:  # a verdict, which waiting does not change
             raise dg.Failure(str(error), allow_retries=False) from error
-        results = build_mart(platform, days, context.run_id)
+        try:
+            results = build_mart(platform, days, context.run_id)
+        except DbtError as error:  # a failed model or test is a verdict; a lock may pass
+            raise dg.Failure(str(error), allow_retries="lock" in str(error)) from error
         context.log.info(
             f"dbt: {len(results)} nodes for {len(days)} days, "
             f"{sum(r.seconds for r in results):.1f} s of SQL"
@@ -167,34 +170,8 @@ def export(platform: Platform, table: "Table", days: "Sequence[date]") -> "dict[
             f"{' ...' if len(missing) > 5 else ''}; materialise mart/{table.name} for "
             "those days, in the same run"
         )
-    content = platform.warehouse.export_candidates(table, days, _from_dbt(table))
-    if table.name == "churn_labels":
-        content = {day: _with_treatment(platform, rows) for day, rows in content.items()}
+    content = platform.warehouse.export_candidates(table, days)
     return {day: Made(content[day], held[day], are_rows_due=due[day]) for day in days}
-
-
-def _from_dbt(table: "Table") -> list[str]:
-    added = {column.name for column in TREATMENT}
-    return [name for name in table.column_names if name not in added]
-
-
-def _with_treatment(platform: Platform, labels: "pa.Table") -> "pa.Table":
-    """Return labels with the campaign, arm and propensity of each customer from the ledger."""
-    import pyarrow as pa
-
-    from ml.campaigns.treatment import treatment
-
-    ledger = platform.lake.read_frame(CAMPAIGN_ASSIGNMENTS)
-    keys = labels.select(["snapshot_date", "matured_date", "customer_key"]).to_pandas(
-        date_as_object=True
-    )
-    found = treatment(keys, ledger)
-    for column in TREATMENT:
-        kind = pa.float64() if column.type == "double" else pa.string()
-        labels = labels.append_column(
-            column.name, pa.array(found[column.name], type=kind, from_pandas=True)
-        )
-    return labels
 
 
 # So many orders in a window, none of them cancelled as an order: somebody bought. Fewer may all
