@@ -203,19 +203,14 @@ def copy_home(home: Home, root: Path) -> Home:
 # -- what is in a home -----------------------------------------------------------------------------
 
 
-def hashes(home: Home, *, without: Sequence[str] = ()) -> dict[tuple[str, str], str]:
-    """Content hash of each published partition, taken from the rows and not from the index.
-
-    `without` names columns that are left out.
-    """
+def hashes(home: Home) -> dict[tuple[str, str], str]:
+    """Content hash of each published partition, taken from the rows and not from the index."""
     lake = platform(home).lake
-    found = {}
-    for name, table in all_tables().items():
-        for day in lake.days(table):
-            content = lake.read(table, [day]).combine_chunks()
-            left_out = [column for column in without if column in content.column_names]
-            found[name, day.isoformat()] = content_hash(content.drop_columns(left_out))
-    return found
+    return {
+        (name, day.isoformat()): content_hash(lake.read(table, [day]).combine_chunks())
+        for name, table in all_tables().items()
+        for day in lake.days(table)
+    }
 
 
 def differences(
