@@ -96,8 +96,9 @@ def reconcile(instance: DagsterInstance, *, servers_are_down: bool = False) -> l
     running = [DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING]
     for run in instance.get_runs(RunsFilter(statuses=running)):
         if not is_alive(run):
+            pid = run.tags.get("holdfast/pid", "of the servers")
             instance.report_run_failed(
-                run, "the process that ran this is gone; start the run again"
+                run, f"the process {pid} that ran this is gone; start the run again"
             )
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             cleared.append(run.run_id)
