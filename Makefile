@@ -78,9 +78,9 @@ docs: setup
 # Needs uv. Names no package index and pins every hash.
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-annotate --no-strip-extras --no-header --quiet -o requirements.lock
+		--no-annotate --no-strip-extras --no-header --quiet -o requirements.lock
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-annotate --no-strip-extras --no-header --quiet \
+		--no-annotate --no-strip-extras --no-header --quiet \
 		-c requirements.lock -o requirements-dev.lock
 
 clean:
