@@ -16,7 +16,7 @@ import datetime
 import functools
 import re
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
@@ -136,9 +136,23 @@ class _CountExpectation(BatchExpectation, ABC):
 
     domain_keys: ClassVar[tuple[str, ...]] = ("batch_id",)
 
+    def flaws(self, partition: str | None = None) -> dict[str, str]:
+        """SQL conditions of which a row is counted, by label.
+
+        `partition` is the SQL of the audited partition; None: as the suite was told.
+        """
+        raise NotImplementedError
+
     def _query(self) -> str:
         """One row of counts, one column per label, over the table `batch`."""
-        raise NotImplementedError
+        flaws = self.flaws()
+        # Through a subquery, since a filter holds no window function; count(*) FILTER, since
+        # count_if over no rows is null.
+        found = ", ".join(f"({sql}) AS flaw_{i}" for i, sql in enumerate(flaws.values()))
+        counts = ", ".join(
+            f"count(*) FILTER (WHERE flaw_{i}) AS {_quoted(label)}" for i, label in enumerate(flaws)
+        )
+        return f"SELECT {counts} FROM (SELECT {found} FROM batch)"
 
     @classmethod
     def _in_words(cls, arguments: Mapping[str, Any]) -> str:
@@ -268,23 +282,15 @@ def _literal(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-def _select(conditions: Mapping[str, str]) -> str:
-    """Count, per label, the rows for which its condition is true."""
-    # count(*) FILTER, since count_if over no rows is null
-    counts = [
-        f"count(*) FILTER (WHERE {sql}) AS {_quoted(name)}" for name, sql in conditions.items()
-    ]
-    return f"SELECT {', '.join(counts)} FROM batch"
-
-
 class ExpectColumnsToBeComplete(_CountExpectation):
     """No column of `columns` holds a null."""
 
     columns: list[str]
     success_keys: ClassVar[tuple[str, ...]] = ("columns",)
 
-    def _query(self) -> str:
-        return _select({name: f"{_quoted(name)} IS NULL" for name in self.columns})
+    def flaws(self, partition: str | None = None) -> dict[str, str]:
+        """Count nulls."""
+        return {name: f"{_quoted(name)} IS NULL" for name in self.columns}
 
     @classmethod
     def _in_words(cls, arguments: Mapping[str, Any]) -> str:
@@ -297,11 +303,10 @@ class ExpectColumnsToBeFinite(_CountExpectation):
     columns: list[str]
     success_keys: ClassVar[tuple[str, ...]] = ("columns",)
 
-    def _query(self) -> str:
+    def flaws(self, partition: str | None = None) -> dict[str, str]:
+        """Count NaN and infinities."""
         # through DOUBLE, so that one form serves integers and decimals, for which it cannot fail
-        return _select(
-            {name: f"NOT isfinite(CAST({_quoted(name)} AS DOUBLE))" for name in self.columns}
-        )
+        return {name: f"NOT isfinite(CAST({_quoted(name)} AS DOUBLE))" for name in self.columns}
 
     @classmethod
     def _in_words(cls, arguments: Mapping[str, Any]) -> str:
@@ -314,7 +319,8 @@ class ExpectColumnsToBeWithinBounds(_CountExpectation):
     bounds: dict[str, list[Any]]
     success_keys: ClassVar[tuple[str, ...]] = ("bounds",)
 
-    def _query(self) -> str:
+    def flaws(self, partition: str | None = None) -> dict[str, str]:
+        """Count what lies outside."""
         conditions = {}
         for name, (minimum, maximum) in self.bounds.items():
             sides = []
@@ -323,7 +329,7 @@ class ExpectColumnsToBeWithinBounds(_CountExpectation):
             if maximum is not None:
                 sides.append(f"{_quoted(name)} > {_literal(maximum)}")
             conditions[name] = " OR ".join(sides)
-        return _select(conditions)
+        return conditions
 
     @classmethod
     def _in_words(cls, arguments: Mapping[str, Any]) -> str:
@@ -340,13 +346,12 @@ class ExpectColumnsToBeInSets(_CountExpectation):
     allowed: dict[str, list[Any]]
     success_keys: ClassVar[tuple[str, ...]] = ("allowed",)
 
-    def _query(self) -> str:
-        return _select(
-            {
-                name: f"{_quoted(name)} NOT IN ({', '.join(_literal(v) for v in values)})"
-                for name, values in self.allowed.items()
-            }
-        )
+    def flaws(self, partition: str | None = None) -> dict[str, str]:
+        """Count what is not listed."""
+        return {
+            name: f"{_quoted(name)} NOT IN ({', '.join(_literal(v) for v in values)})"
+            for name, values in self.allowed.items()
+        }
 
     @classmethod
     def _in_words(cls, arguments: Mapping[str, Any]) -> str:
@@ -364,10 +369,9 @@ class ExpectColumnsNotToMatchRegex(_CountExpectation):
     regex: str
     success_keys: ClassVar[tuple[str, ...]] = ("columns", "regex")
 
-    def _query(self) -> str:
-        return _select(
-            {n: f"regexp_matches({_quoted(n)}, {_literal(self.regex)})" for n in self.columns}
-        )
+    def flaws(self, partition: str | None = None) -> dict[str, str]:
+        """Count matches."""
+        return {n: f"regexp_matches({_quoted(n)}, {_literal(self.regex)})" for n in self.columns}
 
     @classmethod
     def _in_words(cls, arguments: Mapping[str, Any]) -> str:
@@ -380,13 +384,10 @@ class ExpectKeyToBeUnique(_CountExpectation):
     columns: list[str]
     success_keys: ClassVar[tuple[str, ...]] = ("columns",)
 
-    def _query(self) -> str:
+    def flaws(self, partition: str | None = None) -> dict[str, str]:
+        """Count the rows beyond the first of each key."""
         key = ", ".join(_quoted(name) for name in self.columns)
-        label = _quoted(", ".join(self.columns))
-        return (
-            f"SELECT count(*) - (SELECT count(*) FROM (SELECT DISTINCT {key} FROM batch)) "
-            f"AS {label} FROM batch"
-        )
+        return {", ".join(self.columns): f"row_number() OVER (PARTITION BY {key}) > 1"}
 
     @classmethod
     def _in_words(cls, arguments: Mapping[str, Any]) -> str:
@@ -400,12 +401,14 @@ class ExpectColumnToEqualPartition(_CountExpectation):
     partition: str | SuiteParameterDict
     success_keys: ClassVar[tuple[str, ...]] = ("date_column", "partition")
 
-    def _query(self) -> str:
-        if not isinstance(self.partition, str):
-            raise ValueError("the partition was not given")
-        day = datetime.date.fromisoformat(self.partition)
+    def flaws(self, partition: str | None = None) -> dict[str, str]:
+        """Count rows of other days."""
+        if partition is None:
+            if not isinstance(self.partition, str):
+                raise ValueError("the partition was not given")
+            partition = f"DATE '{datetime.date.fromisoformat(self.partition)}'"
         name = self.date_column
-        return _select({name: f"{_quoted(name)} IS DISTINCT FROM DATE '{day}'"})
+        return {name: f"{_quoted(name)} IS DISTINCT FROM {partition}"}
 
     @classmethod
     def _in_words(cls, arguments: Mapping[str, Any]) -> str:
@@ -418,11 +421,9 @@ class ExpectRowsToSatisfy(_CountExpectation):
     condition: str
     success_keys: ClassVar[tuple[str, ...]] = ("condition",)
 
-    def _query(self) -> str:
-        return (
-            "SELECT count(*) FILTER (WHERE NOT satisfied) AS rows "
-            f"FROM (SELECT ({self.condition}) AS satisfied FROM batch)"
-        )
+    def flaws(self, partition: str | None = None) -> dict[str, str]:
+        """Count rows that do not."""
+        return {"rows": f"NOT ({self.condition})"}
 
     @classmethod
     def _in_words(cls, arguments: Mapping[str, Any]) -> str:
@@ -435,11 +436,16 @@ class ExpectTableToSatisfy(_CountExpectation):
     condition: str
     success_keys: ClassVar[tuple[str, ...]] = ("condition",)
 
+    def flaws(self, partition: str | None = None) -> dict[str, str]:
+        """Nothing of a single row."""
+        return {}
+
+    def count(self) -> str:
+        """SQL aggregate: 1 if the rows do not satisfy the condition, else 0."""
+        return f"CASE WHEN count(*) = 0 OR coalesce(({self.condition}), FALSE) THEN 0 ELSE 1 END"
+
     def _query(self) -> str:
-        return (
-            f"SELECT CASE WHEN count(*) = 0 OR coalesce(({self.condition}), FALSE) "
-            "THEN 0 ELSE 1 END AS batch FROM batch"
-        )
+        return f"SELECT {self.count()} AS batch FROM batch"
 
     @classmethod
     def _in_words(cls, arguments: Mapping[str, Any]) -> str:
@@ -455,8 +461,13 @@ class _SchemaExpectation(_CountExpectation, ABC):
         """Ask for the batch as Arrow, for its schema."""
         return self._depend_on({ARROW_METRIC: {}}, runtime_configuration)
 
-    def _unexpected(self, schema: pa.Schema) -> dict[str, int]:
+    def unexpected(self, schema: pa.Schema) -> dict[str, int]:
+        """Columns that are not as declared, by label."""
         raise NotImplementedError
+
+    def flaws(self, partition: str | None = None) -> dict[str, str]:
+        """Nothing of a single row."""
+        return {}
 
     def _validate(
         self,
@@ -465,7 +476,7 @@ class _SchemaExpectation(_CountExpectation, ABC):
         execution_engine: Any = None,
     ) -> dict[str, Any]:
         batch = metrics[ARROW_METRIC]
-        return _judge(self._unexpected(batch.schema), batch.num_rows)
+        return _judge(self.unexpected(batch.schema), batch.num_rows)
 
 
 class ExpectColumnsToMatchDeclaration(_SchemaExpectation):
@@ -478,7 +489,8 @@ class ExpectColumnsToMatchDeclaration(_SchemaExpectation):
     columns: list[str]
     success_keys: ClassVar[tuple[str, ...]] = ("columns",)
 
-    def _unexpected(self, schema: pa.Schema) -> dict[str, int]:
+    def unexpected(self, schema: pa.Schema) -> dict[str, int]:
+        """Missing, undeclared and doubled columns, and their order."""
         found = schema.names
         missing = {f"{name} (missing)": 1 for name in self.columns if name not in found}
         undeclared = sum(name not in self.columns for name in found)
@@ -506,7 +518,8 @@ class ExpectTypesToMatchDeclaration(_SchemaExpectation):
     types: dict[str, str]
     success_keys: ClassVar[tuple[str, ...]] = ("types",)
 
-    def _unexpected(self, schema: pa.Schema) -> dict[str, int]:
+    def unexpected(self, schema: pa.Schema) -> dict[str, int]:
+        """Columns of another type."""
         return {
             f"{name} (not {type_})": 1
             for name, type_ in self.types.items()
@@ -521,6 +534,69 @@ class ExpectTypesToMatchDeclaration(_SchemaExpectation):
             kinds.setdefault(type_, []).append(name)
         parts = [f"{type_}: {_names(names)}" for type_, names in kinds.items()]
         return f"Declared types. {'; '.join(parts)}."
+
+
+ROW_COUNT = "expect_table_row_count_to_be_between"
+
+_WINDOW = re.compile(r"\bOVER \((PARTITION BY )?")
+
+
+def spotless(
+    batches: Mapping[datetime.date, pa.Table], expectations: Sequence[Any]
+) -> set[datetime.date]:
+    """The partitions in which no expectation counts anything, from one query over all of them.
+
+    What `_query` counts in one batch is counted here per partition: each window of a condition is
+    confined to the partition, and the audited partition is that of the row. A partition that is
+    left out has a flaw or could not be judged this way; Great Expectations has the word on it.
+
+    Args:
+        batches: partition -> its rows, all with the same schema.
+        expectations: the expectations of one suite, as objects of the library.
+    """
+    schema = next(iter(batches.values())).schema
+    if any(batch.schema != schema for batch in batches.values()):
+        return set()
+    rows: list[str] = []  # conditions, one column each
+    counts: list[str] = []
+    least = 0
+    for expectation in expectations:
+        if isinstance(expectation, _SchemaExpectation):
+            if any(expectation.unexpected(schema).values()):
+                return set()
+        elif isinstance(expectation, ExpectTableToSatisfy):
+            if "batch" in expectation.condition:  # a subquery over the rows of all partitions
+                return set()
+            counts.append(expectation.count())
+        elif isinstance(expectation, _CountExpectation):
+            for condition in expectation.flaws("audited_partition").values():
+                confined = _WINDOW.sub(_confine, condition)
+                counts.append(f"count(*) FILTER (WHERE flaw_{len(rows)})")
+                rows.append(f"({confined}) AS flaw_{len(rows)}")
+        elif expectation.expectation_type == ROW_COUNT and expectation.max_value is None:
+            least = int(expectation.min_value or 0)
+        else:
+            return set()
+    database = _database()
+    database.execute("DROP TABLE IF EXISTS batch")
+    for number, (day, batch) in enumerate(batches.items()):
+        database.register("arriving", batch)
+        into = "INSERT INTO batch" if number else "CREATE TABLE batch AS"
+        database.execute(f"{into} SELECT DATE '{day}' AS audited_partition, * FROM arriving")
+        database.unregister("arriving")
+    flawed = {
+        row[0]
+        for row in database.execute(
+            f"SELECT audited_partition FROM (SELECT *, {', '.join(rows)} FROM batch) "
+            f"GROUP BY audited_partition HAVING {' + '.join(counts)} > 0"
+        ).fetchall()
+    }
+    return {day for day, batch in batches.items() if day not in flawed and len(batch) >= least}
+
+
+def _confine(window: re.Match[str]) -> str:
+    """Let a window see its own partition only."""
+    return "OVER (PARTITION BY audited_partition" + (", " if window.group(1) else " ")
 
 
 def has_type(found: pa.DataType, declared: str) -> bool:

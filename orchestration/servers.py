@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from orchestration.resources.home import Home, HomeError, write_atomically
 from orchestration.resources.instance import (
@@ -25,9 +25,7 @@ from orchestration.resources.instance import (
 )
 from orchestration.settings import silence_libraries
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+ROOT = Path(__file__).resolve().parents[1]
 LOOPBACK = "127.0.0.1"
 READY_SECONDS = 90
 
@@ -95,6 +93,7 @@ def serve(home: Home, dagster_port: int, mlflow_port: int) -> int:
                     stderr=log,
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,
+                    env={**os.environ, "PYTHONPATH": str(ROOT)},  # dagster.yaml names our class
                 )
         _remember(home, [process.pid for process in processes.values()])
         _wait_until_ready(processes, {"dagster": dagster_port, "mlflow": mlflow_port}, logs)

@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 
     from expectations.schema import Table
     from orchestration.resources.home import Shop
-    from orchestration.resources.publishing import Outcome
+    from orchestration.resources.publishing import Candidate, Facts, Outcome
 
 ENGINEERING = "team:data-engineering"
 SCIENCE = "team:data-science"
 MARKETING = "team:marketing"
 
 AUDIT = "audit"
-LOG_EVERY = 5  # days of a range
+# Days of a range that are audited and published at once: 20 days of 9,000 x 72 take 300 MB.
+DAYS_AT_ONCE = 20
+ROWS_AT_ONCE = 200_000
 RESCORE_TAG = "holdfast/rescore"
 
 # Data of a day is there by the next morning; a day and a half without it is late.
@@ -151,12 +153,14 @@ def daily_asset(
     kinds: set[str],
     opens_warehouse: bool = False,
     code_version: str = "1",
+    days_at_once: int = DAYS_AT_ONCE,
 ) -> Callable[[Callable[[Run, date], Made]], dg.AssetsDefinition]:
     """Turn "make the rows of one day" into the daily asset `lake/<table>`.
 
     The asset goes through its days in order. A day that is refused, or that cannot be made, does
     not take the others with it: the good ones are published and reported, and then the run fails
-    and names the bad ones.
+    and names the bad ones. An asset whose days read what was published of earlier ones sets
+    `days_at_once` to 1.
     """
 
     def decorate(make: Callable[[Run, date], Made]) -> dg.AssetsDefinition:
@@ -189,7 +193,7 @@ def daily_asset(
         def asset(
             context: dg.AssetExecutionContext, platform: Platform
         ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-            yield from publish_days(context, platform, table, make)
+            yield from publish_days(context, platform, table, make, days_at_once)
 
         return asset
 
@@ -201,70 +205,122 @@ def publish_days(
     platform: Platform,
     table: "Table",
     make: Callable[[Run, date], Made],
+    days_at_once: int = DAYS_AT_ONCE,
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-    """Make, stage, audit and publish each day of this run, and report each."""
-    from orchestration.resources.publishing import Facts
-
+    """Make, stage, audit and publish the days of an asset's run, and report each."""
     run = Run(platform, days_of(context), context.run_id, context.log.info, context.run.tags)
     key = lake_key(table.name)
-    reported: dict[date, dict[str, Any]] = {}
-    bad: dict[date, str] = {}
-    verdicts: list[tuple[date, Outcome]] = []
-    crashed: list[Exception] = []
-    last = platform.last_day()
+    done = go_through(run, table, make, days_at_once)
+    platform.publisher.finish()
+    yield _check(table, done, platform)
+    if done.bad:
+        for day, metadata in done.reported.items():
+            context.log_event(
+                dg.AssetMaterialization(key, partition=day.isoformat(), metadata=metadata)
+            )
+        raise done.failure(table)
+    for day, metadata in done.reported.items():
+        context.add_asset_metadata(metadata, asset_key=key, partition_key=day.isoformat())
+    yield dg.MaterializeResult(asset_key=key)
+
+
+@dataclass
+class Done:
+    """What came of the days of one table."""
+
+    reported: dict[date, dict[str, Any]] = field(default_factory=dict)  # published: its metadata
+    bad: dict[date, str] = field(default_factory=dict)  # not published: why
+    verdicts: "list[tuple[date, Outcome]]" = field(default_factory=list)
+    crashed: list[Exception] = field(default_factory=list)
+
+    def failure(self, table: "Table") -> dg.Failure:
+        """Return the failure that names the days that were not published."""
+        days = len(self.bad) + len(self.reported)
+        failure = dg.Failure(
+            f"{table.name}: {len(self.bad)} of {days} days were not published, "
+            f"{len(self.reported)} were.\n{_by_reason(self.bad)}",
+            metadata={"bad_days": [day.isoformat() for day in self.bad]},
+            # Retrying helps where a lock or a disk was in the way, never where data was judged.
+            allow_retries=any(is_transient(error) for error in self.crashed),
+        )
+        failure.__cause__ = self.crashed[0] if self.crashed else None
+        return failure
+
+
+def go_through(
+    run: Run,
+    table: "Table",
+    make: Callable[[Run, date], Made],
+    days_at_once: int = DAYS_AT_ONCE,
+) -> Done:
+    """Make, stage, audit and publish each day of a run, some at once.
+
+    A day that cannot be made or is refused does not take the others with it. Days that are audited
+    and published at once cost one query and one commit; so many are taken together as hold
+    `ROWS_AT_ONCE`, at most `days_at_once`.
+    """
+    from orchestration.resources.publishing import Facts
+
+    done = Done()
+    last = run.platform.last_day()
+    waiting: list[tuple[Made, Candidate, Facts]] = []
+    started = time.perf_counter()
     for number, day in enumerate(run.days, start=1):
-        started = time.perf_counter()
         try:
             if day > last:
                 raise NotOverError(f"{day} is not over: the shop's last known day is {last}")
             made = make(run, day)
-            outcome = platform.publisher.run(
-                made.table(table),
-                day,
-                made.frame,
-                Facts(run.run_id, made.generation, made.inputs, made.model_version),
-                show=day == run.days[-1],  # a page costs 35 ms; what is wrong is always shown
-            )
+            candidate = run.platform.publisher.stage(made.table(table), day, made.frame)
+            made.frame = made.frame[:0]  # staged; a range would hold all its days in memory
+            facts = Facts(run.run_id, made.generation, made.inputs, made.model_version)
+            waiting.append((made, candidate, facts))
         except Exception as error:  # every other day still deserves its chance
-            bad[day] = f"{type(error).__name__}: {error}"
-            crashed.append(error)
-            context.log.error(f"{table.name} of {day} ({number}/{len(run.days)}): {bad[day]}")
+            done.bad[day] = f"{type(error).__name__}: {error}"
+            done.crashed.append(error)
+        rows = sum(candidate.row_count for _, candidate, _ in waiting)
+        if len(waiting) < days_at_once and rows < ROWS_AT_ONCE and number < len(run.days):
             continue
-        verdicts.append((day, outcome))
-        if outcome.publication is None:
-            bad[day] = f"audit {outcome.audit.id} failed: {'; '.join(outcome.audit.failures)}"
-            context.log.error(f"{table.name} of {day} ({number}/{len(run.days)}): {bad[day]}")
-            continue
-        handed_over = made.hand_over() if made.hand_over else {}
-        reported[day] = {
-            **_facts(outcome, time.perf_counter() - started),
-            **made.metadata,
-            **handed_over,
-        }
-        what = "published" if outcome.changed else "as before"
-        if number % LOG_EVERY and number < len(run.days):
-            continue  # each line is an event in SQLite
-        context.log.info(
-            f"{table.name} of {day} ({number}/{len(run.days)}): "
-            f"{outcome.candidate.row_count:,} rows, {what}"
-        )
-    platform.publisher.finish()
-    yield _check(table, verdicts, bad, platform)
-    if bad:
-        for day, metadata in reported.items():
-            context.log_event(
-                dg.AssetMaterialization(key, partition=day.isoformat(), metadata=metadata)
+        if waiting:
+            _publish_together(run, table, waiting, started, done)
+            run.log(
+                f"{table.name}: {number} of {len(run.days)} days, {day}: "
+                f"{waiting[-1][1].row_count:,} rows"
             )
-        raise dg.Failure(
-            f"{table.name}: {len(bad)} of {len(run.days)} days were not published, "
-            f"{len(reported)} were.\n{_by_reason(bad)}",
-            metadata={"bad_days": [day.isoformat() for day in bad]},
-            # Retrying helps where a lock or a disk was in the way, never where data was judged.
-            allow_retries=any(is_transient(error) for error in crashed),
-        ) from (crashed[0] if crashed else None)
-    for day, metadata in reported.items():
-        context.add_asset_metadata(metadata, asset_key=key, partition_key=day.isoformat())
-    yield dg.MaterializeResult(asset_key=key)
+        waiting = []
+        started = time.perf_counter()
+    return done
+
+
+def _publish_together(
+    run: Run,
+    table: "Table",
+    waiting: "list[tuple[Made, Candidate, Facts]]",
+    started: float,
+    done: Done,
+) -> None:
+    """Audit and publish what is staged, hand it over, and note what came of each day."""
+    shown = run.days[-1:]  # a page costs 35 ms; what is wrong is always shown
+    candidates = [(candidate, facts) for _, candidate, facts in waiting]
+    try:
+        outcomes = run.platform.publisher.run_all(candidates, shown)
+    except Exception as error:  # of the lake or the library, not of the data: of all these days
+        done.bad.update({c.day: f"{type(error).__name__}: {error}" for c, _ in candidates})
+        done.crashed.append(error)
+        return
+    seconds = (time.perf_counter() - started) / len(waiting)
+    for (made, candidate, _), outcome in zip(waiting, outcomes, strict=True):
+        day = candidate.day
+        done.verdicts.append((day, outcome))
+        if outcome.publication is None:
+            done.bad[day] = outcome.reason
+            continue
+        try:
+            handed_over = made.hand_over() if made.hand_over else {}
+        except Exception as error:  # the rows are published, the file for people is not
+            done.bad[day] = f"{type(error).__name__}: {error}"
+            done.crashed.append(error)
+            continue
+        done.reported[day] = {**_facts(outcome, seconds), **made.metadata, **handed_over}
 
 
 def _by_reason(bad: Mapping[date, str]) -> str:
@@ -301,12 +357,8 @@ def _facts(outcome: "Outcome", seconds: float) -> dict[str, Any]:
     return facts
 
 
-def _check(
-    table: "Table",
-    verdicts: "Sequence[tuple[date, Outcome]]",
-    bad: Mapping[date, str],
-    platform: Platform,
-) -> dg.AssetCheckResult:
+def _check(table: "Table", done: Done, platform: Platform) -> dg.AssetCheckResult:
+    verdicts, bad = done.verdicts, done.bad
     failed = {day: o.audit for day, o in verdicts if not o.audit.passed}
     return dg.AssetCheckResult(
         asset_key=lake_key(table.name),

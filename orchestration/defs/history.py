@@ -8,11 +8,12 @@ for in one dbt invocation per table and reports each partition that it published
 
 from collections.abc import Mapping
 from datetime import date, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from orchestration.defs.daily import lake_key
+from orchestration.defs.daily import Run, go_through, lake_key
 from orchestration.resources.platform import Platform
 from orchestration.resources.warehouse import POOL
 
@@ -66,55 +67,35 @@ def history_job(loggers: Mapping[str, dg.LoggerDefinition] | None = None) -> dg.
     def build_history(
         context: dg.OpExecutionContext, config: HistoryConfig, platform: Platform
     ) -> None:
-        from orchestration.defs.mart.assets import build_mart, export
+        from orchestration.defs.mart.assets import build_mart, candidate_of
         from orchestration.defs.sources.assets import raise_for, require_raw, take_in
-        from orchestration.resources.publishing import Facts
         from orchestration.tables import mart_tables
 
         raise_for(take_in(platform, context.run_id, context.log.info))
         require_raw(platform)
-        refused = []
-        wanted = _wanted(platform, config)
-        last = platform.last_day()
-        if any(day > last for days in wanted.values() for day in days):
-            raise dg.Failure(
-                f"the shop's last known day is {last}; nothing can be said of later days",
-                allow_retries=False,
-            )
-        for days, names in _by_days(wanted):
+        failures = []
+        for days, names in _by_days(_wanted(platform, config)):
             tables = ", ".join(names)
             context.log.info(f"{tables}: {len(days)} days, {days[0]} .. {days[-1]}, in one dbt run")
             build_mart(platform, days, context.run_id, [f"+{name}" for name in names])
             for name in names:
                 table = mart_tables()[name]
-                exported = export(platform, table, days)
-                for number, day in enumerate(days, start=1):
-                    made = exported.pop(day)
-                    outcome = platform.publisher.run(
-                        made.table(table),
-                        day,
-                        made.frame,
-                        Facts(context.run_id, made.generation),
-                        show=day == days[-1],
-                    )
-                    if outcome.publication is None:
-                        refused.append(f"{name} of {day}: {'; '.join(outcome.audit.failures)}")
-                        continue
+                run = Run(platform, days, context.run_id, context.log.info)
+                done = go_through(run, table, partial(candidate_of, table))
+                for day, metadata in done.reported.items():
                     context.log_event(
                         dg.AssetMaterialization(
-                            lake_key(name),
-                            partition=day.isoformat(),
-                            metadata={
-                                "dagster/partition_row_count": outcome.candidate.row_count,
-                                "content_hash": outcome.publication.content_hash[:16],
-                            },
+                            lake_key(name), partition=day.isoformat(), metadata=metadata
                         )
                     )
-                    if number % 10 == 0 or number == len(days):
-                        context.log.info(f"{name}: {number} of {len(days)} days published")
+                if done.bad:
+                    failures.append(done.failure(table))
         platform.publisher.finish()
-        if refused:
-            raise dg.Failure("\n".join(refused), allow_retries=False)
+        if failures:
+            raise dg.Failure(
+                "\n".join(str(failure.description) for failure in failures),
+                allow_retries=any(failure.allow_retries for failure in failures),
+            )
 
     @dg.job(
         name="history",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from orchestration.resources.home import file_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import date
     from pathlib import Path
 
@@ -112,27 +112,32 @@ class Catalog:
         finally:
             connection.close()
 
-    def record_audit(self, audit: Audit) -> int:
-        """Append a verdict; return its id."""
+    def record_audits(self, audits: Sequence[Audit]) -> list[int]:
+        """Append verdicts in one transaction; return their ids."""
         with self._connect() as connection:
-            cursor = connection.execute(
-                "insert into audits (table_name, partition, file_sha256, content_hash,"
-                " suite_version, expected, evaluated, passed, failures, run_id)"
-                " values (?,?,?,?,?,?,?,?,?,?)",
-                (
-                    audit.table,
-                    audit.partition,
-                    audit.file_sha256,
-                    audit.content_hash,
-                    audit.suite_version,
-                    audit.expected,
-                    audit.evaluated,
-                    int(audit.passed),
-                    json.dumps(audit.failures),
-                    audit.run_id,
-                ),
-            )
-            return int(cursor.lastrowid or 0)
+            return [
+                int(
+                    connection.execute(
+                        "insert into audits (table_name, partition, file_sha256, content_hash,"
+                        " suite_version, expected, evaluated, passed, failures, run_id)"
+                        " values (?,?,?,?,?,?,?,?,?,?)",
+                        (
+                            audit.table,
+                            audit.partition,
+                            audit.file_sha256,
+                            audit.content_hash,
+                            audit.suite_version,
+                            audit.expected,
+                            audit.evaluated,
+                            int(audit.passed),
+                            json.dumps(audit.failures),
+                            audit.run_id,
+                        ),
+                    ).lastrowid
+                    or 0
+                )
+                for audit in audits
+            ]
 
     def latest_audit(
         self, table: str, partition: str, file_sha256: str | None = None
@@ -161,10 +166,12 @@ class Catalog:
             id=row["id"],
         )
 
-    def index(self, publication: Publication) -> None:
-        """Remember a publication whose Delta commit has landed."""
+    def index(self, publications: Sequence[Publication]) -> None:
+        """Remember publications of one table whose Delta commits have landed."""
+        if not publications:
+            return
         with self._connect() as connection:
-            connection.execute(
+            connection.executemany(
                 # A slow process that indexes an older commit last must not hide a newer one.
                 "insert into publications values (?,?,?,?,?,?,?,?,?,?)"
                 " on conflict (table_name, partition) do update set"
@@ -173,20 +180,24 @@ class Catalog:
                 " inputs = excluded.inputs, run_id = excluded.run_id,"
                 " code_version = excluded.code_version, model_version = excluded.model_version"
                 " where excluded.delta_version >= delta_version",
-                (
-                    publication.table,
-                    publication.partition,
-                    publication.delta_version,
-                    publication.content_hash,
-                    publication.row_count,
-                    publication.generation,
-                    json.dumps(publication.inputs, sort_keys=True),
-                    publication.run_id,
-                    publication.code_version,
-                    publication.model_version,
-                ),
+                [
+                    (
+                        publication.table,
+                        publication.partition,
+                        publication.delta_version,
+                        publication.content_hash,
+                        publication.row_count,
+                        publication.generation,
+                        json.dumps(publication.inputs, sort_keys=True),
+                        publication.run_id,
+                        publication.code_version,
+                        publication.model_version,
+                    )
+                    for publication in publications
+                ],
             )
-            self._note_indexed(connection, publication.table, publication.delta_version)
+            newest = max(publication.delta_version for publication in publications)
+            self._note_indexed(connection, publications[0].table, newest)
 
     def forget(self, table: str) -> None:
         """Drop the index of a table whose Delta log is not the one that was indexed."""

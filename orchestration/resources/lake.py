@@ -1,7 +1,7 @@
 """The lake: published Delta tables, which the rest of the platform and the world read.
 
 What belongs here: reading (one day, several days, the latest state per key as of a day), the one
-commit that replaces a partition, and the insert-only merge of the ledger. What does not: whether a
+commit that replaces partitions, and the insert-only merge of the ledger. What does not: whether a
 candidate may be published (`publishing.py`).
 
 Files are found through the Delta log and read with pyarrow: `DeltaTable.to_pyarrow_dataset()` of
@@ -19,7 +19,7 @@ from orchestration.resources.content import arrow_schema
 from orchestration.resources.home import file_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import date
     from pathlib import Path
 
@@ -197,22 +197,26 @@ class Lake:
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def replace(self, table: Table, day: date, content: pa.Table, facts: Publication) -> int:
-        """Replace partition `day` by `content` in one commit that carries `facts`; index it."""
+    def replace(self, table: Table, partitions: Mapping[date, tuple[pa.Table, Publication]]) -> int:
+        """Replace whole partitions in one commit that carries the facts of each; index it."""
+        import pyarrow as pa
         from deltalake import CommitProperties, write_deltalake
 
+        days = ", ".join(f"'{day.isoformat()}'" for day in partitions)
         with file_lock(self.root / f".{table.name}.lock"):
             write_deltalake(
                 str(self.root / table.name),
-                content,
+                pa.concat_tables([content for content, _ in partitions.values()]),
                 mode="overwrite",
-                predicate=f"{table.partition_by} = '{day.isoformat()}'",
+                predicate=f"{table.partition_by} in ({days})",
                 partition_by=[table.partition_by],
                 schema_mode=self._schema_mode(table),
                 configuration=RETENTION,
                 name=table.name,
                 commit_properties=CommitProperties(
-                    custom_metadata={METADATA_KEY: _to_json([facts])}
+                    custom_metadata={
+                        METADATA_KEY: _to_json([facts for _, facts in partitions.values()])
+                    }
                 ),
             )
             return self._complete_index(table)
@@ -236,7 +240,7 @@ class Lake:
                     name=table.name,
                 )
         if content.num_rows == 0:  # a merge of nothing makes no commit, but the day is closed
-            self.catalog.index(replace(facts, delta_version=self._complete_index(table)))
+            self.catalog.index([replace(facts, delta_version=self._complete_index(table))])
             return 0
         match = " and ".join(f"target.{name} = source.{name}" for name in table.primary_key)
         for attempt in range(5):
@@ -329,8 +333,10 @@ class Lake:
         version = delta.version()
         commits = delta.history(version - indexed)
         for commit in sorted(commits, key=lambda entry: entry["version"]):
-            for facts in json.loads(commit.get(METADATA_KEY) or "[]"):
-                self.catalog.index(Publication(**facts, delta_version=commit["version"]))
+            records = json.loads(commit.get(METADATA_KEY) or "[]")
+            self.catalog.index(
+                [Publication(**facts, delta_version=commit["version"]) for facts in records]
+            )
         self.catalog.note_indexed(table.name, version)
         return version
 

@@ -16,13 +16,11 @@ from orchestration.resources.home import Home
 from orchestration.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
     from datetime import date
 
-    import pyarrow as pa
-
-    from expectations.audit import AuditResult
+    from expectations.audit import AuditResult, Batch
     from expectations.docs import DocsSite
-    from expectations.schema import Table
     from orchestration.resources.catalog import Catalog
     from orchestration.resources.dbt import Dbt
     from orchestration.resources.lake import Lake
@@ -110,7 +108,7 @@ class Platform(dg.ConfigurableResource):
     @cached_property
     def publisher(self) -> Publisher:
         """The one way into the lake."""
-        from expectations.audit import audit
+        from expectations.audit import audit_range
         from expectations.suites import suite_for
         from orchestration.resources.publishing import Publisher
 
@@ -120,12 +118,8 @@ class Platform(dg.ConfigurableResource):
             "horizon_days": shop.horizon_days,
         }
 
-        def judge(content: pa.Table, table: Table, day: date, show: bool) -> AuditResult:
-            docs = self.docs if show else None
-            result = audit(content, table, day, docs=docs, parameters=parameters)
-            if not show and (result.failures or result.warnings):
-                result = audit(content, table, day, docs=self.docs, parameters=parameters)
-            return result
+        def judge(batches: Sequence[Batch], shown: Collection[date]) -> list[AuditResult]:
+            return audit_range(batches, docs=self.docs, shown=shown, parameters=parameters)
 
         return Publisher(
             self.home.staging,

@@ -24,16 +24,16 @@ from orchestration.resources.lake import Lake
 from orchestration.tables import LEDGERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     import pandas as pd
     import pyarrow as pa
 
-    from expectations.audit import AuditResult
+    from expectations.audit import AuditResult, Batch
     from expectations.schema import Table
 
-    Auditor = Callable[[pa.Table, Table, date, bool], AuditResult]
+    Auditor = Callable[[Sequence[Batch], Collection[date]], list[AuditResult]]
     SuiteVersion = Callable[[Table], str]
 
 
@@ -72,14 +72,22 @@ class Outcome:
     publication: Publication | None  # None: refused
     changed: bool = False  # False: the same content stood there already
     warnings: tuple[str, ...] = ()
+    refusal: str = ""  # why a candidate that passed its audit was refused
+
+    @property
+    def reason(self) -> str:
+        """Why nothing was published; empty if something was."""
+        if self.publication is not None:
+            return ""
+        return self.refusal or f"audit {self.audit.id} failed: {'; '.join(self.audit.failures)}"
 
 
 class Publisher:
     """Stages, audits and publishes into one lake.
 
-    `auditor` judges a file, and shows the verdict in the Data Docs if asked to or if anything is
-    wrong; `suite_version` names the suite in force, so that a verdict of an older suite admits
-    nothing; `finish` is called once a run (it writes the Data Docs).
+    `auditor` judges batches of one table and shows in the Data Docs the days that it is told to,
+    and whatever is wrong; `suite_version` names the suite in force, so that a verdict of an older
+    suite admits nothing; `finish` is called once a run (it writes the Data Docs).
     """
 
     def __init__(
@@ -113,26 +121,42 @@ class Publisher:
         self, candidate: Candidate, run_id: str, *, show: bool = True
     ) -> tuple[Audit, tuple[str, ...]]:
         """Have the staged file judged and the verdict recorded under its hash; warnings beside."""
+        shown = [candidate.day] if show else []
+        return self.audit_all([candidate], run_id, shown)[0]
+
+    def audit_all(
+        self, candidates: Sequence[Candidate], run_id: str, shown: Collection[date]
+    ) -> list[tuple[Audit, tuple[str, ...]]]:
+        """`audit` for candidates of one table on different days, as a batch."""
         import pyarrow.parquet as pq
 
-        sha256 = file_sha256(candidate.path)
-        content = pq.ParquetFile(candidate.path).read()
-        result = self.auditor(content, candidate.table, candidate.day, show)
-        audit = Audit(
-            table=candidate.table.name,
-            partition=candidate.day.isoformat(),
-            file_sha256=sha256,
-            content_hash=candidate.content_hash,
-            suite_version=result.suite_version,
-            expected=result.expected,
-            evaluated=result.evaluated,
-            passed=result.passed,
-            failures=tuple(str(failure.message) for failure in result.failures),
-            run_id=run_id,
+        from expectations.audit import Batch
+
+        hashes = [file_sha256(candidate.path) for candidate in candidates]
+        results = self.auditor(
+            [Batch(pq.ParquetFile(one.path).read(), one.table, one.day) for one in candidates],
+            shown,
         )
-        number = self.lake.catalog.record_audit(audit)
-        warnings = tuple(str(warning.message) for warning in result.warnings)
-        return replace(audit, id=number), warnings
+        audits = [
+            Audit(
+                table=candidate.table.name,
+                partition=candidate.day.isoformat(),
+                file_sha256=sha256,
+                content_hash=candidate.content_hash,
+                suite_version=result.suite_version,
+                expected=result.expected,
+                evaluated=result.evaluated,
+                passed=result.passed,
+                failures=tuple(str(failure.message) for failure in result.failures),
+                run_id=run_id,
+            )
+            for candidate, sha256, result in zip(candidates, hashes, results, strict=True)
+        ]
+        numbers = self.lake.catalog.record_audits(audits)
+        return [
+            (replace(audit, id=number), tuple(str(told.message) for told in result.warnings))
+            for audit, number, result in zip(audits, numbers, results, strict=True)
+        ]
 
     def publish(self, candidate: Candidate, facts: Facts) -> tuple[Publication, bool]:
         """Publish an audited candidate; return the publication and whether anything changed.
@@ -140,6 +164,73 @@ class Publisher:
         Raises:
             RefusedError: no audit of this very file, an audit that failed or did not evaluate
                 every expectation, or a file that changed after its audit.
+        """
+        found = self.publish_all([(candidate, facts)])[0]
+        if isinstance(found, RefusedError):
+            raise found
+        return found
+
+    def publish_all(
+        self, candidates: Sequence[tuple[Candidate, Facts]]
+    ) -> list[tuple[Publication, bool] | RefusedError]:
+        """`publish` for candidates of one table on different days, in one commit.
+
+        A candidate that is refused does not take the others with it.
+        """
+        table = candidates[0][0].table
+        found: list[tuple[Publication, bool] | RefusedError | None] = []
+        contents: list[pa.Table | None] = []
+        for candidate, _ in candidates:
+            try:
+                contents.append(self._admit(candidate))
+                found.append(None)
+            except RefusedError as error:
+                contents.append(None)
+                found.append(error)
+        changed: dict[date, tuple[pa.Table, Publication]] = {}
+        with file_lock(self.lake.root / f".{table.name}.publish.lock"):
+            for number, (candidate, facts) in enumerate(candidates):
+                content = contents[number]
+                if content is None:
+                    continue
+                publication = _publication(candidate, facts)
+                standing = self.lake.publication(table, candidate.day)
+                if (
+                    standing is not None
+                    and standing.content_hash == candidate.content_hash
+                    and self.lake.holds(table, candidate.day, candidate.content_hash)
+                ):
+                    # The same content again is no new version; that it still holds is worth
+                    # knowing.
+                    confirmed = replace(publication, delta_version=standing.delta_version)
+                    self.lake.catalog.index([confirmed])
+                    found[number] = confirmed, False
+                elif table.name in LEDGERS:
+                    try:
+                        self._require_new(candidate, standing, content)
+                    except RefusedError as error:
+                        found[number] = error
+                        continue
+                    self.lake.merge_new(table, content, publication)
+                else:
+                    changed[candidate.day] = content, publication
+            if changed:
+                self.lake.replace(table, changed)
+        for number, (candidate, _) in enumerate(candidates):
+            if isinstance(found[number], RefusedError):
+                continue  # a refused candidate stays for the post-mortem
+            candidate.path.unlink(missing_ok=True)
+            if found[number] is None:
+                published = self.lake.publication(table, candidate.day)
+                assert published is not None
+                found[number] = published, True
+        return [one for one in found if one is not None]
+
+    def _admit(self, candidate: Candidate) -> pa.Table:
+        """Return the rows of a candidate whose audit admits it.
+
+        Raises:
+            RefusedError: see `publish`.
         """
         import pyarrow.parquet as pq
 
@@ -163,39 +254,7 @@ class Publisher:
         content = pq.ParquetFile(candidate.path).read(columns=arrow_schema(table).names)
         if content_hash(content) != candidate.content_hash:
             raise RefusedError(f"{where}: the staged file is not the candidate that was made")
-        publication = Publication(
-            table=table.name,
-            partition=day.isoformat(),
-            delta_version=-1,
-            content_hash=candidate.content_hash,
-            row_count=candidate.row_count,
-            generation=facts.generation,
-            inputs=facts.inputs,
-            run_id=facts.run_id,
-            code_version=code_version(),
-            model_version=facts.model_version,
-        )
-        with file_lock(self.lake.root / f".{table.name}.publish.lock"):
-            standing = self.lake.publication(table, day)
-            if (
-                standing is not None
-                and standing.content_hash == candidate.content_hash
-                and self.lake.holds(table, day, candidate.content_hash)
-            ):
-                # The same content again is no new version; that it still holds is worth knowing.
-                confirmed = replace(publication, delta_version=standing.delta_version)
-                self.lake.catalog.index(confirmed)
-                candidate.path.unlink(missing_ok=True)
-                return confirmed, False
-            if table.name in LEDGERS:
-                self._require_new(candidate, standing, content)
-                self.lake.merge_new(table, content, publication)
-            else:
-                self.lake.replace(table, day, content, publication)
-        candidate.path.unlink(missing_ok=True)  # a refused candidate stays for the post-mortem
-        published = self.lake.publication(table, day)
-        assert published is not None
-        return published, True
+        return content
 
     def _require_new(
         self, candidate: Candidate, standing: Publication | None, content: pa.Table
@@ -227,9 +286,39 @@ class Publisher:
         show: bool = True,
     ) -> Outcome:
         """Stage, audit and publish one partition; a refusal is an outcome, not an exception."""
-        candidate = self.stage(table, day, frame)
-        audit, warnings = self.audit(candidate, facts.run_id, show=show)
-        if not audit.passed:
-            return Outcome(candidate, audit, None, warnings=warnings)
-        publication, changed = self.publish(candidate, facts)
-        return Outcome(candidate, audit, publication, changed, warnings)
+        return self.run_all([(self.stage(table, day, frame), facts)], [day] if show else [])[0]
+
+    def run_all(
+        self, candidates: Sequence[tuple[Candidate, Facts]], shown: Collection[date]
+    ) -> list[Outcome]:
+        """Audit and publish staged candidates of one table; one outcome each, in their order."""
+        run_id = candidates[0][1].run_id
+        audits = self.audit_all([candidate for candidate, _ in candidates], run_id, shown)
+        passed = [one for one, (audit, _) in zip(candidates, audits, strict=True) if audit.passed]
+        published = iter(self.publish_all(passed) if passed else [])
+        outcomes = []
+        for (candidate, _), (audit, warnings) in zip(candidates, audits, strict=True):
+            if not audit.passed:
+                outcomes.append(Outcome(candidate, audit, None, warnings=warnings))
+                continue
+            found = next(published)
+            if isinstance(found, RefusedError):
+                outcomes.append(Outcome(candidate, audit, None, False, warnings, str(found)))
+            else:
+                outcomes.append(Outcome(candidate, audit, found[0], found[1], warnings))
+        return outcomes
+
+
+def _publication(candidate: Candidate, facts: Facts) -> Publication:
+    return Publication(
+        table=candidate.table.name,
+        partition=candidate.day.isoformat(),
+        delta_version=-1,
+        content_hash=candidate.content_hash,
+        row_count=candidate.row_count,
+        generation=facts.generation,
+        inputs=facts.inputs,
+        run_id=facts.run_id,
+        code_version=code_version(),
+        model_version=facts.model_version,
+    )

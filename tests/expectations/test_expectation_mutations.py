@@ -12,7 +12,8 @@ import pyarrow.compute
 import pytest
 from good_frames import ARROW, DAY, ROWS, customer, declared_tables, good
 
-from expectations.audit import AuditResult, audit
+from expectations import library
+from expectations.audit import AuditResult, Batch, _in_the_library, audit, audit_range
 from expectations.schema import Table
 from expectations.suites import Expectation, suite_for
 
@@ -21,7 +22,42 @@ ALL = sorted(declared_tables())
 
 
 def judge(batch: pa.Table, table: Table) -> AuditResult:
-    return audit(batch, table, DAY)
+    """The verdict on a batch; in a range with two good days it is the same, and theirs is good."""
+    alone = audit(batch, table, DAY)
+    days = [DAY - datetime.timedelta(days=2), DAY, DAY + datetime.timedelta(days=2)]
+    frames = [moved(good(table.name), -2), batch, moved(good(table.name), 2)]
+    before, within, after = audit_range(
+        [Batch(frame, table, day) for frame, day in zip(frames, days, strict=True)]
+    )
+    assert within == alone
+    assert before.passed
+    assert after.passed
+    assert not before.failures + before.warnings + after.failures + after.warnings
+    told = alone.failures + alone.warnings
+    suite = _in_the_library(suite_for(table))
+    seen = library.spotless(dict(zip(days, frames, strict=True)), suite)
+    library.release()
+    # The query itself must see the flaw: `audit` must not be what saves the day.
+    assert (DAY in seen) == (not told and table.name not in AUDITED_ALONE)
+    if batch.schema == frames[0].schema and table.name not in AUDITED_ALONE:
+        assert {days[0], days[2]} <= seen
+    return alone
+
+
+#: A rule of these looks at all rows at once in a way that cannot be confined to a partition.
+AUDITED_ALONE = {"campaign_assignments"}
+
+
+def moved(batch: pa.Table, days: int) -> pa.Table:
+    """The same rows some days later."""
+    for i, field in enumerate(batch.schema):
+        if pa.types.is_date(field.type):
+            later = [
+                v if v is None else v + datetime.timedelta(days=days)
+                for v in batch.column(i).to_pylist()
+            ]
+            batch = batch.set_column(i, field.name, pa.array(later, field.type))
+    return batch
 
 
 def failed_names(result: AuditResult) -> set[str]:

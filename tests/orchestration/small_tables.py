@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from expectations.audit import audit
+from expectations.audit import audit_range
 from expectations.schema import Column, Table
 from expectations.suites import suite_for
 from orchestration.resources.catalog import Publication
@@ -147,7 +147,7 @@ def put(
     """Write a partition the way the publisher does, without its gate; return the version."""
     content = canonical(frame, table)
     facts = facts_of(table, day, content, generation=generation, inputs=inputs)
-    return lake.replace(table, day, content, facts)
+    return lake.replace(table, {day: (content, facts)})
 
 
 def publisher_of(staging: Path, lake: Lake) -> Publisher:
@@ -155,7 +155,7 @@ def publisher_of(staging: Path, lake: Lake) -> Publisher:
     return Publisher(
         staging,
         lake,
-        auditor=lambda content, table, day, _: audit(content, table, day),
+        auditor=lambda batches, shown: audit_range(batches, shown=shown),
         suite_version=lambda table: suite_for(table).version,
         finish=lambda: None,
     )

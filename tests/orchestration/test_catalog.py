@@ -24,9 +24,9 @@ def catalog(tmp_path: Path) -> Catalog:
 
 
 def test_verdicts_are_appended_and_the_newest_counts(catalog: Catalog) -> None:
-    first = catalog.record_audit(AUDIT)
+    first = catalog.record_audits([AUDIT])[0]
     failed = replace(AUDIT, passed=False, failures=("order_count: 3 rows", "score: 1 row"))
-    second = catalog.record_audit(failed)
+    second = catalog.record_audits([failed])[0]
     assert second > first
     assert catalog.latest_audit("things", "2024-03-01") == replace(failed, id=second)
     assert catalog.latest_audit("things", "2024-03-02") is None
@@ -34,8 +34,8 @@ def test_verdicts_are_appended_and_the_newest_counts(catalog: Catalog) -> None:
 
 
 def test_the_verdict_on_one_file_is_not_that_on_another(catalog: Catalog) -> None:
-    catalog.record_audit(AUDIT)
-    catalog.record_audit(replace(AUDIT, file_sha256="other", passed=False))
+    catalog.record_audits([AUDIT])
+    catalog.record_audits([replace(AUDIT, file_sha256="other", passed=False)])
     found = catalog.latest_audit("things", "2024-03-01", "sha")
     assert found is not None
     assert found.passed
@@ -44,7 +44,7 @@ def test_the_verdict_on_one_file_is_not_that_on_another(catalog: Catalog) -> Non
 
 def test_the_index_gives_back_what_it_was_given(catalog: Catalog) -> None:
     assert catalog.indexed_version("things") == -1
-    catalog.index(PUBLISHED)
+    catalog.index([PUBLISHED])
     assert catalog.publication("things", "2024-03-01") == PUBLISHED
     assert catalog.publications("things") == {"2024-03-01": PUBLISHED}
     assert catalog.indexed_version("things") == 3
@@ -53,15 +53,15 @@ def test_the_index_gives_back_what_it_was_given(catalog: Catalog) -> None:
 def test_the_index_never_goes_back(catalog: Catalog) -> None:
     """A slow process that indexes an older commit last does not hide a newer one."""
     newer = replace(PUBLISHED, delta_version=4, content_hash="newer")
-    catalog.index(newer)
-    catalog.index(PUBLISHED)
+    catalog.index([newer])
+    catalog.index([PUBLISHED])
     assert catalog.publication("things", "2024-03-01") == newer
     assert catalog.indexed_version("things") == 4
 
 
 def test_partitions_come_in_order(catalog: Catalog) -> None:
     for day in ("2024-03-09", "2024-02-29", "2024-03-01"):
-        catalog.index(replace(PUBLISHED, partition=day))
+        catalog.index([replace(PUBLISHED, partition=day)])
     assert list(catalog.publications("things")) == ["2024-02-29", "2024-03-01", "2024-03-09"]
 
 
@@ -70,7 +70,7 @@ def _start(path: str, at: float, answers: multiprocessing.Queue[str]) -> None:
     try:
         catalog = Catalog(Path(path))
         for _ in range(5):
-            catalog.record_audit(AUDIT)
+            catalog.record_audits([AUDIT])
         answers.put("")
     except Exception as error:
         answers.put(f"{type(error).__name__}: {error}")
@@ -103,7 +103,7 @@ def test_a_half_made_catalog_is_never_seen(tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(Exception, match="syntax error"):
             Catalog(path)
     catalog = Catalog(path)
-    assert catalog.record_audit(AUDIT) == 1
+    assert catalog.record_audits([AUDIT]) == [1]
 
 
 def test_a_load_is_remembered_as_it_was_noted_last(catalog: Catalog) -> None:
@@ -114,11 +114,11 @@ def test_a_load_is_remembered_as_it_was_noted_last(catalog: Catalog) -> None:
 
 def test_the_generation_is_the_greatest_that_anybody_knows(catalog: Catalog) -> None:
     assert catalog.generation() == 0
-    catalog.index(PUBLISHED)
+    catalog.index([PUBLISHED])
     assert catalog.generation() == PUBLISHED.generation
     catalog.note_loads([(PUBLISHED.generation + 3, "orders/1.csv", None)])
     assert catalog.generation() == PUBLISHED.generation + 3
-    catalog.index(replace(PUBLISHED, table="others", generation=40))
+    catalog.index([replace(PUBLISHED, table="others", generation=40)])
     assert catalog.generation() == 40
 
 

@@ -97,8 +97,8 @@ def test_a_load_that_was_not_audited_is_not_taken_for_audited(home: Home) -> Non
     suite = suite_for(raw_table(table)).version
 
     def judged(generation: int, version: str) -> None:
-        platform.catalog.record_audit(
-            Audit("raw_orders", "all", "", str(generation), version, 3, 3, True, (), "run")
+        platform.catalog.record_audits(
+            [Audit("raw_orders", "all", "", str(generation), version, 3, 3, True, (), "run")]
         )
 
     assert not _is_audited(platform, table, 1)

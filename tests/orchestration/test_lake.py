@@ -60,7 +60,7 @@ def test_nothing_is_an_empty_table_of_the_declared_columns(lake: Lake) -> None:
 
 def test_what_is_written_is_what_is_read(lake: Lake) -> None:
     content = canonical(things(D1, 20), THINGS)
-    lake.replace(THINGS, D1, content, facts_of(THINGS, D1, content))
+    lake.replace(THINGS, {D1: (content, facts_of(THINGS, D1, content))})
     assert lake.read(THINGS, [D1]).equals(content)
     frame = lake.read_frame(THINGS, [D1], ["customer_key", "revenue_amount", "snapshot_date"])
     assert list(frame.columns) == ["customer_key", "revenue_amount", "snapshot_date"]
@@ -217,9 +217,8 @@ def test_the_facts_travel_with_the_commit(lake: Lake) -> None:
 
 def verdict(lake: Lake, day: date, *, passed: bool) -> int:
     failures = () if passed else ("order_count: 3 rows below 0",)
-    return lake.catalog.record_audit(
-        Audit("things", day.isoformat(), "sha", "hash", "v1", 5, 5, passed, failures, "run")
-    )
+    audit = Audit("things", day.isoformat(), "sha", "hash", "v1", 5, 5, passed, failures, "run")
+    return lake.catalog.record_audits([audit])[0]
 
 
 def test_what_is_not_published_is_required_in_vain(lake: Lake) -> None:

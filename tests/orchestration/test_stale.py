@@ -51,7 +51,7 @@ def platform(home: Home) -> Platform:
 def publish(platform: Platform, table: str, *days: int, generation: int) -> None:
     for day in days:
         platform.catalog.index(
-            Publication(table, f"2024-03-{day:02d}", -1, "hash", 1, generation=generation)
+            [Publication(table, f"2024-03-{day:02d}", -1, "hash", 1, generation=generation)]
         )
 
 

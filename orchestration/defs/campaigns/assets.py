@@ -40,6 +40,7 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
             "only ever added; a closed day that runs again assigns nobody."
         ),
         kinds={"deltalake"},
+        days_at_once=1,  # nobody is drawn twice
     )
     def campaign_assignments(run: Run, day: date) -> Made:
         import pandas as pd

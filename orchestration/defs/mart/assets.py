@@ -14,6 +14,7 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, dbt_assets
 
 from orchestration.defs.daily import (
+    DAYS_AT_ONCE,
     ENGINEERING,
     FRESH,
     RETRY,
@@ -217,12 +218,23 @@ def _published(table: "Table", partitions: dg.DailyPartitionsDefinition) -> dg.A
         opens_warehouse=True,
     )
     def publish(run: Run, day: "date") -> Made:
-        exported: dict[date, Made] = run.once(
-            "export", lambda: export(run.platform, table, run.days)
-        )
-        return exported.pop(day)
+        return candidate_of(table, run, day)
 
     return publish
+
+
+def candidate_of(table: "Table", run: Run, day: date) -> Made:
+    """Return the candidate of a day from the mart. Call it under the pool.
+
+    Raises:
+        NotPublishedError: the mart does not hold one of the days of the run.
+    """
+    number = run.days.index(day) // DAYS_AT_ONCE
+    days = run.days[number * DAYS_AT_ONCE : (number + 1) * DAYS_AT_ONCE]
+    exported: dict[date, Made] = run.once(
+        f"export {number}", lambda: export(run.platform, table, days)
+    )
+    return exported.pop(day)
 
 
 def _report(

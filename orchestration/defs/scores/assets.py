@@ -99,6 +99,7 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         owner=MARKETING,
         description="Whom to talk to today, by margin at risk, with a reason and a suggested play.",
         kinds={"deltalake", "csv"},
+        days_at_once=1,  # a list knows the one before it
     )
     def at_risk_list(run: Run, day: date) -> Made:
         from ml.at_risk import at_risk_list as make

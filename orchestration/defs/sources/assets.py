@@ -155,19 +155,21 @@ def _audit(
             )
             content = content.set_column(number, column.name, values)
     result = audit(content, declaration, date.min, docs=platform.docs)
-    platform.catalog.record_audit(
-        Audit(
-            declaration.name,
-            "all",
-            "",
-            str(generation),
-            result.suite_version,
-            result.expected,
-            result.evaluated,
-            result.passed,
-            tuple(str(f.message) for f in result.failures),
-            run_id,
-        )
+    platform.catalog.record_audits(
+        [
+            Audit(
+                declaration.name,
+                "all",
+                "",
+                str(generation),
+                result.suite_version,
+                result.expected,
+                result.evaluated,
+                result.passed,
+                tuple(str(f.message) for f in result.failures),
+                run_id,
+            )
+        ]
     )
     return None if result.passed else "; ".join(str(f.message) for f in result.failures)
 
