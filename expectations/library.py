@@ -544,7 +544,7 @@ _WINDOW = re.compile(r"\bOVER \((PARTITION BY )?")
 def spotless(
     batches: Mapping[datetime.date, pa.Table], expectations: Sequence[Any]
 ) -> set[datetime.date]:
-    """The partitions in which no expectation counts anything, from one query over all of them.
+    """The partitions in which no expectation counts anything, counted over all of them at once.
 
     What `_query` counts in one batch is counted here per partition: each window of a condition is
     confined to the partition, and the audited partition is that of the row. A partition that is
@@ -557,7 +557,8 @@ def spotless(
     schema = next(iter(batches.values())).schema
     if any(batch.schema != schema for batch in batches.values()):
         return set()
-    rows: list[str] = []  # conditions, one column each
+    alone: list[str] = []  # conditions that need no other row
+    windowed: list[str] = []
     counts: list[str] = []
     least = 0
     for expectation in expectations:
@@ -565,32 +566,35 @@ def spotless(
             if any(expectation.unexpected(schema).values()):
                 return set()
         elif isinstance(expectation, ExpectTableToSatisfy):
-            if "batch" in expectation.condition:  # a subquery over the rows of all partitions
-                return set()
+            if "batch" in expectation.condition and sum(map(bool, map(len, batches.values()))) > 1:
+                return set()  # a subquery would see the rows of all partitions
             counts.append(expectation.count())
         elif isinstance(expectation, _CountExpectation):
             for condition in expectation.flaws("audited_partition").values():
                 confined = _WINDOW.sub(_confine, condition)
-                counts.append(f"count(*) FILTER (WHERE flaw_{len(rows)})")
-                rows.append(f"({confined}) AS flaw_{len(rows)}")
+                (alone if confined == condition else windowed).append(confined)
         elif expectation.expectation_type == ROW_COUNT and expectation.max_value is None:
             least = int(expectation.min_value or 0)
         else:
             return set()
+    audited = pa.array([day for day, batch in batches.items() for _ in range(len(batch))])
+    rows = pa.concat_tables(list(batches.values()))
     database = _database()
-    database.execute("DROP TABLE IF EXISTS batch")
-    for number, (day, batch) in enumerate(batches.items()):
-        database.register("arriving", batch)
-        into = "INSERT INTO batch" if number else "CREATE TABLE batch AS"
-        database.execute(f"{into} SELECT DATE '{day}' AS audited_partition, * FROM arriving")
-        database.unregister("arriving")
-    flawed = {
-        row[0]
-        for row in database.execute(
-            f"SELECT audited_partition FROM (SELECT *, {', '.join(rows)} FROM batch) "
-            f"GROUP BY audited_partition HAVING {' + '.join(counts)} > 0"
-        ).fetchall()
-    }
+    database.register("batch", rows.append_column("audited_partition", audited.cast(pa.date32())))
+    # Windows apart: through a window every column of the query would have to be carried.
+    counts += [f"count(*) FILTER (WHERE {condition})" for condition in alone]
+    queries = [f"SELECT audited_partition FROM batch GROUP BY 1 HAVING {' + '.join(counts)} > 0"]
+    if windowed:
+        flaws = ", ".join(f"({condition}) AS flaw_{i}" for i, condition in enumerate(windowed))
+        counts = [f"count(*) FILTER (WHERE flaw_{i})" for i in range(len(windowed))]
+        queries.append(
+            f"SELECT audited_partition FROM (SELECT audited_partition, {flaws} FROM batch) "
+            f"GROUP BY 1 HAVING {' + '.join(counts)} > 0"
+        )
+    try:
+        flawed = {day for query in queries for (day,) in database.execute(query).fetchall()}
+    finally:
+        database.unregister("batch")
     return {day for day, batch in batches.items() if day not in flawed and len(batch) >= least}
 
 

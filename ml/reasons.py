@@ -14,7 +14,9 @@ since none is a feature.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from math import isnan
 from typing import Any
 
@@ -29,6 +31,10 @@ NO_REASON = "no sign of leaving"
 NO_FURTHER_REASON = "no further sign of leaving"
 # Log-odds below which a contribution is not worth a word: 0.02 moves a probability by 0.5 points.
 _SMALLEST = 0.02
+
+# Copies per call of the model: 4 MB stay in the cache, and halve the time of 90,000 in one call.
+_ROWS_AT_ONCE = 8_000
+_WORKERS = 2
 
 # Customers per prediction: 16 copies of 10,000 rows of 69 doubles are 88 MB.
 _BATCH_ROWS = 10_000
@@ -60,15 +66,13 @@ def reasons(estimator: Any, features: pd.DataFrame, reference: pd.DataFrame) -> 
     values = _contributions(estimator, matrix.to_numpy(), medians)
     order = np.argsort(-values, axis=1, kind="stable")[:, :REASON_COUNT]
     records = matrix.to_numpy()
-    words: list[list[str]] = [[], [], []]
-    for i in range(len(rows)):
+    words = [[NO_FURTHER_REASON if k else NO_REASON] * len(rows) for k in range(REASON_COUNT)]
+    for i in np.flatnonzero((values >= _SMALLEST).any(axis=1)):
         customer = dict(zip(FEATURES, records[i].tolist(), strict=True))
         for k in range(REASON_COUNT):
             group = order[i, k]
             if values[i, group] >= _SMALLEST:
-                words[k].append(GROUPS[group].phrase(customer, typical))
-            else:
-                words[k].append(NO_FURTHER_REASON if k else NO_REASON)
+                words[k][i] = GROUPS[group].phrase(customer, typical)
     return pd.DataFrame(
         {
             "customer_key": rows["customer_key"],
@@ -98,9 +102,9 @@ def _contributions(estimator: Any, matrix: np.ndarray, medians: np.ndarray) -> n
 
 
 def _ablate(estimator: Any, matrix: np.ndarray, medians: np.ndarray) -> np.ndarray:
-    """Return the fall in log-odds per row and group, from one prediction over all copies.
+    """Return the fall in log-odds per row and group, from predictions over all copies together.
 
-    One call and not one a group: a forest spends 30 ms a call before it looks at a row. Rows at low
+    Not one call a group: a forest spends 30 ms a call before it looks at a row. Rows at low
     risk, and groups in which a row is typical already, cost no prediction.
     """
     base = _log_odds(estimator, matrix)
@@ -117,7 +121,10 @@ def _ablate(estimator: Any, matrix: np.ndarray, medians: np.ndarray) -> np.ndarr
         places.append(differs)
     if not any(len(copy) for copy in copies):
         return effects
-    odds = _log_odds(estimator, np.concatenate(copies))
+    rows = np.concatenate(copies)
+    parts = [rows[at : at + _ROWS_AT_ONCE] for at in range(0, len(rows), _ROWS_AT_ONCE)]
+    with ThreadPoolExecutor(_WORKERS) as pool:  # NumPy lets go of the interpreter
+        odds = np.concatenate(list(pool.map(partial(_log_odds, estimator), parts)))
     at = 0
     for i, differs in enumerate(places):
         count = int(differs.sum())

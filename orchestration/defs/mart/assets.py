@@ -14,7 +14,6 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, dbt_assets
 
 from orchestration.defs.daily import (
-    DAYS_AT_ONCE,
     ENGINEERING,
     FRESH,
     RETRY,
@@ -35,6 +34,9 @@ if TYPE_CHECKING:
 
     from expectations.schema import Table
     from orchestration.resources.dbt import NodeResult
+
+# Days read from the mart at once: 20 days of 9,000 x 72 are 100 MB.
+DAYS_PER_EXPORT = 20
 
 DESCRIPTIONS = {
     "orders": "What became known of orders on each day: the latest state per order as of that day.",
@@ -229,8 +231,8 @@ def candidate_of(table: "Table", run: Run, day: date) -> Made:
     Raises:
         NotPublishedError: the mart does not hold one of the days of the run.
     """
-    number = run.days.index(day) // DAYS_AT_ONCE
-    days = run.days[number * DAYS_AT_ONCE : (number + 1) * DAYS_AT_ONCE]
+    number = run.days.index(day) // DAYS_PER_EXPORT
+    days = run.days[number * DAYS_PER_EXPORT : (number + 1) * DAYS_PER_EXPORT]
     exported: dict[date, Made] = run.once(
         f"export {number}", lambda: export(run.platform, table, days)
     )

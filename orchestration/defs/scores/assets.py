@@ -111,9 +111,11 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         found = lake.require_together(sources, day)
         earlier = [d for d in lake.days(AT_RISK_LIST) if d < day]
         listed = make(
-            lake.read_frame(CHURN_SCORES, [day]),
+            lake.read_frame(CHURN_SCORES, [day], money_as_float=True),
             lake.read_frame(status_table, [day], money_as_float=True),
-            lake.read_frame(CUSTOMER_SEGMENTS, [day]),
+            lake.read_frame(
+                CUSTOMER_SEGMENTS, [day], ["customer_key", "rfm_segment", "snapshot_date"]
+            ),
             lake.read_frame(AT_RISK_LIST, earlier[-1:]) if earlier else None,
             capacity=run.platform.settings.at_risk_capacity,
             features=lake.read_frame(
