@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
 from sklearn.base import ClassifierMixin
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
@@ -87,6 +88,23 @@ def candidates(seed: int, features: Sequence[str] = FEATURES) -> dict[str, Pipel
             ),
         ),
     }
+
+
+def fallback_prior(horizon_days: int) -> pd.DataFrame:
+    """Return twelve imagined customers, what the recency rule believes before it sees a label.
+
+    Columns days_since_last_order and is_churned: of four customers each who have been silent for an
+    eighth, half and twice the horizon, one, two and three churn. Fitted to them alone the rule has
+    the slope 0.59 and says 10 %, 44 %, 60 % after 0, 30 and 90 days of silence at a horizon of 90;
+    fitted to 176,000 labels of the simulated shop 0.58 and 12 %, 50 %, 65 %, to 115,000 of Online
+    Retail II 0.48 and 15 %, 47 %, 60 %. A few hundred labels outweigh them.
+    """
+    rows = [
+        (share * horizon_days, int(i < churned))
+        for share, churned in ((1 / 8, 1), (1 / 2, 2), (2, 3))
+        for i in range(4)
+    ]
+    return pd.DataFrame(rows, columns=["days_since_last_order", "is_churned"])
 
 
 def _imputer() -> SimpleImputer:

@@ -19,7 +19,7 @@ import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -31,7 +31,7 @@ import numpy as np
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from ml.training import CandidateResult, TrainingResult
+    from ml.training import CandidateResult, Fallback, TrainingResult
 
 EXPERIMENT = "churn"
 CHAMPION = "champion"
@@ -203,15 +203,6 @@ def register(
 
     The new version becomes `challenger`, and `champion` too where the training decided so.
     """
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema, TensorSpec
-
-    from ml.features import NULLABLE
-
-    columns: list[ColSpec | TensorSpec] = [
-        ColSpec("double", f, required=f not in NULLABLE) for f in result.features
-    ]
-    output = Schema([TensorSpec(np.dtype("float64"), (-1, 2))])
     version = _store(
         tracking_uri,
         name,
@@ -225,13 +216,44 @@ def register(
             "data_digest": result.data_digest,
             **{f"threshold_{k}": f"{v:.6f}" for k, v in result.thresholds.as_dict().items()},
         },
-        signature=ModelSignature(inputs=Schema(columns), outputs=output),
-        pyfunc_predict_fn="predict_proba",
+        **_as_classifier(result.features),
     )
     _client(tracking_uri).set_registered_model_alias(name, CHALLENGER, str(version))
     if result.decision.promote:
         promote(tracking_uri, name, version, result.decision.reason)
     return resolve(tracking_uri, name, version)
+
+
+def register_fallback(
+    tracking_uri: str, name: str, fallback: Fallback, tags: Mapping[str, str]
+) -> ModelRef:
+    """Log and register a recency rule that was compared with nothing, and make it champion.
+
+    Its run has no metrics and no candidates; the tags say why, and on how many rows it was fitted.
+    """
+    return register_estimator(
+        tracking_uri,
+        name,
+        fallback.model,
+        run_name=f"training {fallback.as_of}",
+        tags={
+            **tags,
+            "kind": "training",
+            "as_of": fallback.as_of.isoformat(),
+            "data_digest": fallback.data_digest,
+            "recipe": fallback.chosen,
+            "last_matured_date": fallback.last_matured_date.isoformat(),
+            "horizon_days": str(fallback.horizon_days),
+            "training_row_count": str(fallback.training_row_count),
+            "compared_out_of_time": "false",
+            "decision": "promote",
+            "decision_reason": fallback.decision.reason,
+        },
+        metrics={},
+        documents={},
+        reason=fallback.decision.reason,
+        **_as_classifier(fallback.features),
+    )
 
 
 def register_estimator(
@@ -245,18 +267,20 @@ def register_estimator(
     documents: Mapping[str, str],
     reason: str,
     experiment: str = EXPERIMENT,
+    **how: Any,
 ) -> ModelRef:
     """Log and register a model that no comparison chose, and make it champion.
 
     tags: must name `recipe` and `last_matured_date`. documents: JSON texts by file name that are
     part of the model (what its clusters mean, say); their hashes are kept with the version.
+    how: handed to MLflow's log_model.
     """
     client = _client(tracking_uri)
     found = client.get_experiment_by_name(experiment)
     if found is None:
         raise ModelError(f"experiment {experiment!r} does not exist: call initialise() first")
     run_id = client.create_run(
-        found.experiment_id, tags={**tags, "kind": name}, run_name=run_name
+        found.experiment_id, tags={"kind": name, **tags}, run_name=run_name
     ).info.run_id
     for metric, value in metrics.items():
         client.log_metric(run_id, metric, value)
@@ -264,7 +288,9 @@ def register_estimator(
     for file, text in documents.items():
         client.log_text(run_id, text, file)
         hashes[f"{_SHA256}_{file}"] = hashlib.sha256(text.encode()).hexdigest()
-    version = _store(tracking_uri, name, estimator, run_id, {"horizon_days": "0", **tags, **hashes})
+    version = _store(
+        tracking_uri, name, estimator, run_id, {"horizon_days": "0", **tags, **hashes}, **how
+    )
     client.set_terminated(run_id)
     promote(tracking_uri, name, version, reason)
     return resolve(tracking_uri, name, version)
@@ -284,6 +310,23 @@ def load_document(ref: ModelRef, file: str) -> str:
             "registered; restore the artifact or roll back to an earlier version"
         )
     return content.decode()
+
+
+def _as_classifier(features: Sequence[str]) -> dict[str, Any]:
+    """Return what MLflow's log_model is told of a classifier: its columns, two probabilities."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    from ml.features import NULLABLE
+
+    columns: list[ColSpec | TensorSpec] = [
+        ColSpec("double", f, required=f not in NULLABLE) for f in features
+    ]
+    output = Schema([TensorSpec(np.dtype("float64"), (-1, 2))])
+    return {
+        "signature": ModelSignature(inputs=Schema(columns), outputs=output),
+        "pyfunc_predict_fn": "predict_proba",
+    }
 
 
 def _store(

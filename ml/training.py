@@ -23,10 +23,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from ml.candidates import FALLBACK, candidates
+from ml.candidates import FALLBACK, candidates, fallback_prior
 from ml.estimators import CalibratedOnLaterSnapshots
 from ml.features import FEATURES, feature_matrix
 from ml.metrics import (
@@ -56,7 +57,7 @@ KEYS = ("snapshot_date", "customer_key", "is_churned", "was_contacted")
 
 
 class TrainingSkipped(Exception):  # noqa: N818  an outcome with a reason, not an error
-    """No model can be trained honestly on these data; the message says why. The champion stays."""
+    """Nothing can be compared honestly on these data; the message says why. The champion stays."""
 
 
 class Classifier(Protocol):
@@ -161,6 +162,21 @@ class TrainingResult:
 
 
 @dataclass(frozen=True)
+class Fallback:
+    """The recency rule as first champion where nothing can be compared; hence without metrics."""
+
+    as_of: date
+    horizon_days: int
+    features: tuple[str, ...]
+    model: Classifier
+    last_matured_date: date  # `as_of` where no label has matured: it has seen all there was
+    training_row_count: int
+    decision: Decision
+    data_digest: str
+    chosen: str = FALLBACK
+
+
+@dataclass(frozen=True)
 class _Fitted:
     model: CalibratedOnLaterSnapshots
     thresholds: Thresholds
@@ -179,7 +195,7 @@ def train(
     features: tuple[str, ...] = FEATURES,
     recipes: Mapping[str, Any] | None = None,
     on_progress: Callable[[str], None] = lambda message: None,
-) -> TrainingResult:
+) -> TrainingResult | Fallback:
     """Train, compare and choose on labels matured by the end of `as_of`.
 
     training: one row per snapshot_date and customer_key with the features, matured_date (date),
@@ -191,9 +207,14 @@ def train(
     they are out of time, on the same rows as the challenger's. So a young champion is challenged
     by other recipes, and one that is older than the horizon also by its own recipe on new labels.
 
+    Where nothing can be compared (too little history, too few rows, one class only) and there is no
+    champion, the recency rule is returned instead, so that a new shop has scores.
+
     Raises:
-        TrainingSkipped: too little history, too few rows, or one class only; the reason is told.
+        TrainingSkipped: nothing can be compared and there is a champion; the reason is told.
         FeatureError: the frame breaks the feature contract.
+        ValueError: the frame lacks columns, repeats rows or holds labels of another horizon, or
+            the recipes lack the recency rule.
     """
     settings = settings or TrainingSettings()
     recipes = dict(recipes or candidates(seed, features))
@@ -202,33 +223,14 @@ def train(
     data = _matured(training, as_of, horizon_days, features)
     days = thin(list(data["snapshot_date"].unique()), settings.snapshot_spacing_days)
     data = data[data["snapshot_date"].isin(days)].reset_index(drop=True)
-    refit = split_at(days, as_of, horizon_days, calibration_days=settings.calibration_days)
-    origins = rolling_origins(
-        days,
-        as_of,
-        horizon_days,
-        settings.n_origins,
-        spacing_days=settings.origin_spacing_days,
-        calibration_days=settings.calibration_days,
-    )
-    usable, reasons = [], []
-    for split in origins:
-        reason = _unusable(data, split, f"origin {split.test}", settings)
-        if reason:
-            reasons.append(reason)
-        else:
-            usable.append(split)
-    if refit is None or not origins:
-        raise TrainingSkipped(
-            f"history is too short as of {as_of}: snapshots from {days[0]} to {days[-1]} leave no "
-            f"origin whose test snapshot comes {horizon_days} days after a calibration snapshot, "
-            f"itself after a training snapshot; at least {horizon_days + settings.calibration_days}"
-            " days of snapshots with matured labels are needed"
-        )
-    no_refit = _unusable(data, refit, "the refit", settings)
-    if no_refit or not usable:
-        told = "; ".join([*reasons, no_refit] if no_refit else reasons)
-        raise TrainingSkipped(f"no model can be trained as of {as_of}: {told}")
+    try:
+        refit, usable = _splits(data, days, as_of, horizon_days, settings)
+    except TrainingSkipped as skipped:
+        if champion is not None:
+            raise
+        reason = f"{skipped}; the {FALLBACK} serves until candidates can be compared"
+        on_progress(reason)
+        return _fall_back(recipes[FALLBACK], data, as_of, horizon_days, features, reason)
 
     blocks: list[pd.DataFrame] = []
     costs: dict[str, list[tuple[float, float]]] = {name: [] for name in recipes}
@@ -336,11 +338,6 @@ def _matured(
         **{name: _dates(training[name]) for name in ("snapshot_date", "matured_date")}
     )
     rows = training[training["matured_date"] <= as_of] if len(training) else training
-    if rows.empty:
-        raise TrainingSkipped(
-            f"no label has matured by {as_of}: the first does {horizon_days} days after the first "
-            "snapshot"
-        )
     snapshots, matured = rows["snapshot_date"], rows["matured_date"]
     wrong = pd.to_datetime(matured) - pd.to_datetime(snapshots) != pd.Timedelta(days=horizon_days)
     if wrong.any():
@@ -355,6 +352,80 @@ def _matured(
     rows = rows.sort_values(["snapshot_date", "customer_key"], kind="stable")
     data = rows[[*KEYS, "matured_date"]].astype({"is_churned": "int64", "was_contacted": "bool"})
     return pd.concat([data, feature_matrix(rows, features)], axis=1).reset_index(drop=True)
+
+
+def _splits(
+    data: pd.DataFrame,
+    days: list[date],
+    as_of: date,
+    horizon_days: int,
+    settings: TrainingSettings,
+) -> tuple[Split, list[Split]]:
+    """Return the split of the refit and those of the origins that can be compared, oldest first.
+
+    Raises:
+        TrainingSkipped: there is none.
+    """
+    if not days:
+        raise TrainingSkipped(
+            f"no label has matured by {as_of}: the first does {horizon_days} days after the first "
+            "snapshot"
+        )
+    refit = split_at(days, as_of, horizon_days, calibration_days=settings.calibration_days)
+    origins = rolling_origins(
+        days,
+        as_of,
+        horizon_days,
+        settings.n_origins,
+        spacing_days=settings.origin_spacing_days,
+        calibration_days=settings.calibration_days,
+    )
+    usable, reasons = [], []
+    for split in origins:
+        reason = _unusable(data, split, f"origin {split.test}", settings)
+        if reason:
+            reasons.append(reason)
+        else:
+            usable.append(split)
+    if refit is None or not origins:
+        raise TrainingSkipped(
+            f"history is too short as of {as_of}: snapshots from {days[0]} to {days[-1]} leave no "
+            f"origin whose test snapshot comes {horizon_days} days after a calibration snapshot, "
+            f"itself after a training snapshot; at least {horizon_days + settings.calibration_days}"
+            " days of snapshots with matured labels are needed"
+        )
+    no_refit = _unusable(data, refit, "the refit", settings)
+    if no_refit or not usable:
+        told = "; ".join([*reasons, no_refit] if no_refit else reasons)
+        raise TrainingSkipped(f"no candidates can be compared as of {as_of}: {told}")
+    return refit, usable
+
+
+def _fall_back(
+    recipe: Any,
+    data: pd.DataFrame,
+    as_of: date,
+    horizon_days: int,
+    features: tuple[str, ...],
+    reason: str,
+) -> Fallback:
+    """Fit the recency rule on all matured rows, possibly none, and its prior.
+
+    The prior gives it both classes and a slope; with so few labels none is spared to calibrate.
+    """
+    seen = pd.concat([data, fallback_prior(horizon_days)], join="inner", ignore_index=True)
+    with threadpool_limits(1):
+        model = clone(recipe).fit(seen, seen["is_churned"].to_numpy())
+    return Fallback(
+        as_of=as_of,
+        horizon_days=horizon_days,
+        features=tuple(features),
+        model=model,
+        last_matured_date=max(data["matured_date"], default=as_of),
+        training_row_count=len(data),
+        decision=Decision(True, f"first champion, compared with nothing: {reason}", None),
+        data_digest=_digest(data, features),
+    )
 
 
 def _dates(column: pd.Series) -> pd.Series:

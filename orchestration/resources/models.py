@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ml.clustering import SegmentModel
     from ml.registry import ChampionMove, ModelRef
     from ml.rfm import CutPoints
-    from ml.training import Champion, TrainingResult
+    from ml.training import Champion, Fallback, TrainingResult
     from orchestration.resources.home import Home
 
 SEGMENT_MODEL = "customer_segments"
@@ -76,10 +76,15 @@ class Models:
             return None
         return Champion(ref.version, ref.recipe, ref.last_matured_date, registry.load(ref))
 
-    def register(self, name: str, result: TrainingResult, tags: Mapping[str, str]) -> ModelRef:
+    def register(
+        self, name: str, result: TrainingResult | Fallback, tags: Mapping[str, str]
+    ) -> ModelRef:
         """Log a training and register its model."""
         from ml import registry
+        from ml.training import Fallback
 
+        if isinstance(result, Fallback):
+            return registry.register_fallback(self.uri, name, result, tags)
         run_id = registry.log_training(self.uri, result, tags)
         return registry.register(self.uri, name, result, run_id, tags)
 
@@ -162,18 +167,29 @@ class Models:
         found = [(run.info.run_name or "", dict(run.data.metrics)) for run in runs]
         return sorted(found, key=lambda pair: pair[1]["log_loss"])
 
-    def describe(self, result: TrainingResult, ref: ModelRef) -> dict[str, Any]:
-        """Return what Dagster shows of a training: the decision, and the comparison as a table."""
+    def describe(self, result: TrainingResult | Fallback, ref: ModelRef) -> dict[str, Any]:
+        """Return what Dagster shows of a training: the decision, and the comparison as a table.
+
+        Of a rule that was compared with nothing it says so, and shows no metrics.
+        """
         import dagster as dg
 
-        chosen = result.candidate(result.chosen)
-        return {
+        from ml.training import Fallback
+
+        decided = {
             "as_of": result.as_of.isoformat(),
             "chosen": result.chosen,
             "decision": "promoted" if result.decision.promote else "kept the champion",
             "reason": result.decision.reason,
             "model_version": ref.version,
             "training_rows": result.training_row_count,
+            "compared_out_of_time": not isinstance(result, Fallback),
+        }
+        if isinstance(result, Fallback):
+            return decided
+        chosen = result.candidate(result.chosen)
+        return {
+            **decided,
             **{
                 name: round(float(chosen.metrics[name]), 4)
                 for name in ("log_loss", "roc_auc", "average_precision", "brier", "ece")

@@ -21,12 +21,19 @@ import pytest
 import skops.io
 from sklearn.preprocessing import FunctionTransformer
 from threadpoolctl import threadpool_limits
-from training_world import FIRST, HORIZON, SETTINGS, small_recipes, training_frame
+from training_world import (
+    FIRST,
+    HORIZON,
+    SETTINGS,
+    quick_recipes,
+    small_recipes,
+    training_frame,
+)
 
 from ml import registry
 from ml.estimators import CalibratedOnLaterSnapshots
 from ml.registry import ModelError, NoSuchModelError
-from ml.training import TrainingResult, train
+from ml.training import Champion, Fallback, TrainingResult, TrainingSkipped, train
 
 AS_OF = FIRST + timedelta(days=14 * 13 + HORIZON)
 TAGS = {"dagster_run_id": "run-1", "partition": "2025-07-31", "code_version": "abc"}
@@ -56,6 +63,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, frame: pd.DataFrame) -> Iter
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     registry.initialise(uri, (folder / "artifacts").as_uri())
     result = train(frame, AS_OF, HORIZON, 7, settings=SETTINGS, recipes=small_recipes())
+    assert isinstance(result, TrainingResult)
     run_id = registry.log_training(uri, result, TAGS)
     yield Store(uri, folder, result, run_id)
     assert not list(Path.cwd().iterdir()), "nothing may be written beside the store"
@@ -131,12 +139,80 @@ def test_the_runs_can_be_compared(store: Store) -> None:
 
 def test_no_customer_reaches_the_store(store: Store, frame: pd.DataFrame) -> None:
     _register(store, "private", "logistic_all")
+    registry.register_fallback(store.uri, "private", _fallback(frame.head(50)), TAGS)
     keys = re.compile("|".join(frame["customer_key"].unique()).encode())
     files = [path for path in store.folder.rglob("*") if path.is_file()]
     assert len(files) > 8
     for path in files:
         assert not keys.search(path.read_bytes()), path.name
         assert "input_example" not in path.name
+
+
+def _fallback(frame: pd.DataFrame) -> Fallback:
+    result = train(frame, AS_OF, HORIZON, 7, settings=SETTINGS)
+    assert isinstance(result, Fallback)
+    return result
+
+
+def _champion(store: Store, name: str) -> Champion:
+    ref = registry.resolve(store.uri, name)
+    return Champion(ref.version, ref.recipe, ref.last_matured_date, registry.load(ref))
+
+
+def test_a_fallback_is_champion_and_claims_no_metrics(store: Store, frame: pd.DataFrame) -> None:
+    from mlflow import MlflowClient
+
+    fallback = _fallback(frame.head(312))
+    ref = registry.register_fallback(store.uri, "fallback", fallback, TAGS)
+    assert registry.resolve(store.uri, "fallback") == ref
+    assert (ref.version, ref.recipe, ref.horizon_days) == (1, "recency_rule", HORIZON)
+    assert ref.last_matured_date == fallback.last_matured_date
+    (move,) = registry.champion_history(store.uri, "fallback")
+    assert move.reason == fallback.decision.reason
+    client = MlflowClient(store.uri, store.uri)
+    run = client.get_run(ref.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == {}
+    assert not client.search_runs(
+        [run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{ref.run_id}'"
+    )
+    expected = {
+        **TAGS,
+        "kind": "training",
+        "as_of": AS_OF.isoformat(),
+        "data_digest": fallback.data_digest,
+        "training_row_count": "312",
+        "compared_out_of_time": "false",
+        "decision": "promote",
+        "decision_reason": fallback.decision.reason,
+    }
+    assert run.data.tags.items() >= expected.items()
+    loaded = registry.load(ref).predict_proba(frame)
+    assert np.array_equal(loaded, fallback.model.predict_proba(frame))
+
+
+def test_a_fallback_gives_way_to_a_candidate_and_a_rollback_finds_it(
+    store: Store, frame: pd.DataFrame
+) -> None:
+    name = "meanwhile"
+    registry.register_fallback(store.uri, name, _fallback(frame.iloc[:0]), TAGS)
+    with pytest.raises(TrainingSkipped):
+        train(frame.head(312), AS_OF, HORIZON, 7, champion=_champion(store, name))
+    later = train(
+        frame,
+        AS_OF,
+        HORIZON,
+        7,
+        champion=_champion(store, name),
+        settings=SETTINGS,
+        recipes=quick_recipes(),
+    )
+    assert isinstance(later, TrainingResult)
+    run_id = registry.log_training(store.uri, later, TAGS)
+    ref = registry.register(store.uri, name, later, run_id, TAGS)
+    assert (ref.version, ref.recipe) == (2, "logistic_all")
+    assert registry.resolve(store.uri, name) == ref
+    assert registry.rollback(store.uri, name, "complaints").recipe == "recency_rule"
 
 
 def test_a_swapped_artifact_is_refused(store: Store) -> None:

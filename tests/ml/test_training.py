@@ -21,7 +21,8 @@ from training_world import (
 
 from ml.features import FEATURES, FeatureError
 from ml.metrics import log_losses
-from ml.training import Champion, TrainingResult, TrainingSkipped, train
+from ml.scoring import score
+from ml.training import Champion, Fallback, TrainingResult, TrainingSkipped, train
 
 AS_OF = FIRST + timedelta(days=14 * 13 + HORIZON)
 NAMES = [
@@ -34,9 +35,21 @@ NAMES = [
 ]
 
 
-def _train(frame: pd.DataFrame, as_of: date = AS_OF, **changes: Any) -> TrainingResult:
+def _attempt(frame: pd.DataFrame, as_of: date = AS_OF, **changes: Any) -> TrainingResult | Fallback:
     options: dict[str, Any] = {"settings": SETTINGS, "recipes": quick_recipes(), **changes}
     return train(frame, as_of, HORIZON, 7, **options)
+
+
+def _train(frame: pd.DataFrame, as_of: date = AS_OF, **changes: Any) -> TrainingResult:
+    result = _attempt(frame, as_of, **changes)
+    assert isinstance(result, TrainingResult)
+    return result
+
+
+def _fall_back(frame: pd.DataFrame, as_of: date = AS_OF, **changes: Any) -> Fallback:
+    result = _attempt(frame, as_of, **changes)
+    assert isinstance(result, Fallback)
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +235,8 @@ def test_a_champion_that_cannot_be_judged_out_of_time_stays(frame: pd.DataFrame)
     assert (rows == 0).tolist() == [True, False, False]
 
 
-@pytest.mark.parametrize(
+# what leaves nothing to compare, as of when, and what is told of it
+INCOMPARABLE = pytest.mark.parametrize(
     ("change", "as_of", "told"),
     [
         (lambda f: f.iloc[:0], AS_OF, "no label has matured"),
@@ -234,11 +248,91 @@ def test_a_champion_that_cannot_be_judged_out_of_time_stays(frame: pd.DataFrame)
         (lambda f: f.head(1), AS_OF, "history is too short"),
     ],
 )
-def test_training_is_skipped_with_a_reason(
+
+
+@INCOMPARABLE
+def test_a_champion_stays_where_nothing_can_be_compared(
     frame: pd.DataFrame, change: Any, as_of: date, told: str
 ) -> None:
     with pytest.raises(TrainingSkipped, match=told):
-        _train(change(frame), as_of)
+        _attempt(change(frame), as_of, champion=Champion(1, "recency_rule", FIRST, _Constant(0.5)))
+
+
+@INCOMPARABLE
+def test_without_a_champion_the_recency_rule_serves_meanwhile(
+    frame: pd.DataFrame, change: Any, as_of: date, told: str
+) -> None:
+    rows = change(frame)
+    messages: list[str] = []
+    found = _fall_back(rows, as_of, on_progress=messages.append)
+    matured = rows[rows["matured_date"] <= as_of]
+    assert found.chosen == "recency_rule"
+    assert found.training_row_count == len(matured)
+    assert found.last_matured_date == max(matured["matured_date"], default=as_of)
+    assert found.decision.promote
+    for text in (found.decision.reason, *messages):
+        assert told in text
+        assert "recency_rule serves until candidates can be compared" in text
+    assert len(messages) == 1
+    p = _after_silence(found, frame)
+    assert ((p > 0) & (p < 1)).all()
+    assert (np.diff(p) > 0).all()
+
+
+def _after_silence(found: Fallback, frame: pd.DataFrame) -> np.ndarray:
+    """Score a customer of the frame after 0, 1, ... 179 days of silence, as the daily job does."""
+    customers = frame.iloc[[0] * 180].assign(
+        days_since_last_order=range(180), customer_key=[f"{i:03}" for i in range(180)]
+    )
+    return score(found.model, customers)["churn_probability"].to_numpy()
+
+
+def test_without_labels_the_rule_believes_what_its_prior_says(frame: pd.DataFrame) -> None:
+    p = _after_silence(_fall_back(frame.iloc[:0]), frame)
+    assert p[0] == pytest.approx(0.17, abs=0.02)
+    assert p[HORIZON // 2] == pytest.approx(0.5, abs=0.02)
+    assert p[2 * HORIZON] == pytest.approx(0.69, abs=0.02)
+
+
+def test_labels_move_the_fallback_from_its_prior(frame: pd.DataFrame) -> None:
+    """Few a little, many nearly to what the rule alone learns of them; of one class, all of it."""
+    day = frame[frame["snapshot_date"] == FIRST]
+    none, few, many = (
+        _after_silence(_fall_back(rows), frame) for rows in (day.iloc[:0], day.head(10), day)
+    )
+    alone = quick_recipes()["recency_rule"].fit(day, day["is_churned"])
+    learnt = _after_silence(replace(_fall_back(day), model=alone), frame)
+    assert np.abs(many - learnt).mean() < 0.05
+    assert np.abs(many - learnt).mean() < np.abs(none - learnt).mean() / 3
+    assert np.abs(few - none).mean() > 0.02
+    churned, stayed = (
+        _after_silence(_fall_back(day.assign(is_churned=y)), frame).mean() for y in (1, 0)
+    )
+    assert churned > 0.9 > 0.1 > stayed
+
+
+def test_a_fallback_ignores_labels_after_the_day(frame: pd.DataFrame) -> None:
+    as_of = FIRST + timedelta(days=HORIZON)
+    late = frame["matured_date"] > as_of
+    turned = frame.assign(is_churned=frame["is_churned"].where(~late, 1 - frame["is_churned"]))
+    before, after = _fall_back(frame, as_of), _fall_back(turned, as_of)
+    assert before.data_digest == after.data_digest
+    assert (_after_silence(before, frame) == _after_silence(after, frame)).all()
+
+
+def test_a_fallback_gives_way_as_any_champion(frame: pd.DataFrame) -> None:
+    """By its own frozen predictions: its labels had matured before every test snapshot."""
+    rule = _fall_back(frame, FIRST + timedelta(days=HORIZON))
+    champion = Champion(1, rule.chosen, rule.last_matured_date, rule.model)
+    result = _train(frame, champion=champion)
+    assert result.decision.promote
+    assert "logistic_all replaces champion version 1 (recency_rule)" in result.decision.reason
+    rows = result.predictions.merge(frame, on=["snapshot_date", "customer_key"])
+    expected = np.round(rule.model.predict_proba(rows)[:, 1], 6)
+    assert (rows["champion"] == expected).all()
+    assert not (rows["champion"] == rows["recency_rule"]).all()
+    noise = _train(training_frame(signal=0.0), champion=champion)
+    assert not noise.decision.promote
 
 
 @pytest.mark.parametrize(

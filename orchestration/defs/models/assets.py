@@ -96,7 +96,8 @@ def model_assets() -> list[dg.AssetsDefinition]:
         freshness_policy=FRESH_MODEL,
         description=(
             "Six candidates compared out of time, the best that passes the gates refitted on all "
-            "matured labels and registered; champion if it beats the champion on the same rows."
+            "matured labels and registered; champion if it beats the champion on the same rows. "
+            "While nothing can be compared and nobody serves, the recency rule does."
         ),
     )
     def churn_model(
