@@ -4,18 +4,24 @@
 
 {# The requested days, sorted, each once. Read them from int_snapshot_dates: a table is planned better. #}
 {% macro snapshot_spine() -%}
+    {%- for day in snapshot_days() %}
+    select {{ date_literal(day, 'snapshot_dates') }} as snapshot_date
+    {%- if not loop.last %}
+    union all
+    {%- endif %}
+    {%- endfor %}
+{%- endmacro %}
+
+
+{# The requested days as texts, sorted, each once. #}
+{% macro snapshot_days() -%}
     {%- set dates = required_var('snapshot_dates', ['1970-01-01']) -%}
     {%- if dates is string or dates is not sequence or dates | length == 0 -%}
         {{ exceptions.raise_compiler_error(
             "The variable 'snapshot_dates' must be a list of at least one date, not '" ~ dates ~ "'."
         ) }}
     {%- endif -%}
-    {%- for day in dates | map('string') | unique | sort %}
-    select {{ date_literal(day, 'snapshot_dates') }} as snapshot_date
-    {%- if not loop.last %}
-    union all
-    {%- endif %}
-    {%- endfor %}
+    {{ return(dates | map('string') | unique | sort) }}
 {%- endmacro %}
 
 

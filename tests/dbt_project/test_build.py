@@ -57,10 +57,15 @@ def test_dbt_builds_what_the_other_tests_compile(built: Any, dbt: Dbt, world: Wo
 
 
 def test_the_requested_days_stand_in_one_model(dbt: Dbt) -> None:
-    one, many = dbt.compiled(), dbt.compiled(snapshot_dates=DAYS)
-    assert [a.name for a, b in zip(one, many, strict=True) if a.sql != b.sql] == [
-        "int_snapshot_dates"
-    ]
+    """Only whether they are one or many shapes other SQL."""
+    one = dbt.compiled(snapshot_dates=DAYS[:1])
+    another = dbt.compiled(snapshot_dates=["2024-02-29"])
+    few, many = dbt.compiled(snapshot_dates=DAYS), dbt.compiled(snapshot_dates=[*DAYS, "2026-01-31"])
+    for left, right in ((one, another), (few, many)):
+        assert [a.name for a, b in zip(left, right, strict=True) if a.sql != b.sql] == [
+            "int_snapshot_dates"
+        ]
+    assert sum(a.sql != b.sql for a, b in zip(one, few, strict=True)) > 5
 
 
 def test_schemas_are_exactly_three(built: Any, dbt: Dbt) -> None:
@@ -215,8 +220,9 @@ def test_forbidden_sql_would_be_found(what: str, sql: str) -> None:
 
 def test_sums_are_exact(built: Any, dbt: Dbt) -> None:
     """No model sums a double: each sum in the compiled SQL is over whole numbers or decimals."""
+    models = [*dbt.compiled(), *dbt.compiled(snapshot_dates=DAYS)]
     with duckdb.connect(str(dbt.warehouse), read_only=True) as connection:
-        for model in dbt.compiled():
+        for model in models:
             sql = re.sub(r"--[^\n]*", "", model.sql)
             plan = connection.execute(
                 f"EXPLAIN (FORMAT json) {sql.replace(chr(34) + 'warehouse' + chr(34) + '.', '')}"

@@ -1,40 +1,32 @@
--- Browsing and e-mail engagement of each customer over windows that end with each requested day.
-with spine as (
-    select snapshot_date from {{ ref('int_snapshot_dates') }}
+-- Browsing and e-mail engagement of each customer over windows that end with each requested day, as
+-- known at its end.
+with sessions as (
+    select * from {{ ref('int_customer_days') }}
+    where session_id is not null and event_count > 0
 ),
 
-recent_days as (
+days as (
     select
-        spine.snapshot_date,
-        days.customer_key,
-        days.event_count,
-        days.view_count,
-        days.cart_count,
-        days.email_open_count,
-        days.email_click_count,
-        days.day_count,
-        days.session_count,
-        {{ days_between('days.occurred_date', 'spine.snapshot_date') }} as age_days
-    from spine
-    inner join {{ ref('int_customer_days') }} as days
-        on
-            {{ known_on('days', 'spine.snapshot_date') }}
-            and days.occurred_date > {{ add_days('spine.snapshot_date', -90) }}
-)
+        customer_key,
+        occurred_date,
+        known_date,
+        superseded_date,
+        cast(sum(event_count) as integer) as event_count,
+        cast(sum(view_count) as integer) as view_count,
+        cast(sum(cart_count) as integer) as cart_count,
+        cast(sum(email_open_count) as integer) as email_open_count,
+        cast(sum(email_click_count) as integer) as email_click_count
+    from {{ ref('int_customer_days') }}
+    group by customer_key, occurred_date, known_date, superseded_date
+),
+
+{{ windowed('engagement', 'days') }},
+
+{{ windowed('sessions', 'sessions') }}
 
 select
-    snapshot_date,
-    customer_key,
-    cast({{ sum_if('event_count', 'age_days < 7') }} as bigint) as event_count_7d,
-    cast({{ sum_if('event_count', 'age_days < 30') }} as bigint) as event_count_30d,
-    cast({{ sum_if('event_count', 'age_days < 60') }} as bigint) as event_count_60d,
-    cast(sum(event_count) as bigint) as event_count_90d,
-    cast({{ sum_if('day_count', 'age_days < 30') }} as bigint) as event_day_count_30d,
-    cast(sum(day_count) as bigint) as event_day_count_90d,
-    cast({{ sum_if('view_count', 'age_days < 30') }} as bigint) as view_count_30d,
-    cast({{ sum_if('cart_count', 'age_days < 30') }} as bigint) as cart_count_30d,
-    cast({{ sum_if('session_count', 'age_days < 30') }} as bigint) as session_count_30d,
-    cast(sum(email_open_count) as bigint) as email_open_count_90d,
-    cast(sum(email_click_count) as bigint) as email_click_count_90d
-from recent_days
-group by snapshot_date, customer_key
+    engagement.*,
+    coalesce(sessions.session_count_30d, 0) as session_count_30d
+from engagement_measured as engagement
+left join sessions_measured as sessions
+    on engagement.snapshot_date = sessions.snapshot_date and engagement.customer_key = sessions.customer_key

@@ -1,69 +1,75 @@
 -- Breadth of what each customer bought in the 365 days up to each requested day, as known at its
 -- end.
-with spine as (
-    select snapshot_date from {{ ref('int_snapshot_dates') }}
-),
-
-first_catalogue as (
+with first_catalogue as (
     select min(known_date) as known_date
     from {{ ref('stg_products') }}
 ),
 
 lines as (
     select
-        spine.snapshot_date,
         lines.customer_key,
         lines.product_id,
         lines.category,
         lines.net_quantity,
+        lines.ordered_date,
         -- What is not in the catalogue is a charge, such as postage, and no product; unless the
         -- shop has delivered no catalogue yet.
-        lines.is_in_catalogue or coalesce(first_catalogue.known_date > spine.snapshot_date, true) as is_product
-    from spine
+        case when not lines.is_in_catalogue then first_catalogue.known_date end as product_until_date,
+        lines.known_date,
+        lines.superseded_date
+    from {{ ref('int_order_lines') }} as lines
     cross join first_catalogue
-    inner join {{ ref('int_order_lines') }} as lines
-        on
-            {{ known_on('lines', 'spine.snapshot_date') }}
-            and lines.ordered_date > {{ add_days('spine.snapshot_date', -365) }}
     where lines.net_quantity > 0
 ),
 
-products as (
+{{ windowed('products', 'lines') }},
+
+-- The share of the main category does not add up: it is worked out once per customer and change.
+in_sight as (
     select
-        snapshot_date,
         customer_key,
-        count(distinct case when is_product then product_id end) as product_count
+        category,
+        net_quantity,
+        known_date as enter_date,
+        least(superseded_date, {{ add_days('ordered_date', 365) }}) as exit_date
     from lines
-    group by snapshot_date, customer_key
+    where category is not null
 ),
+
+{{ periods('in_sight') }},
 
 categories as (
     select
-        snapshot_date,
-        customer_key,
-        category,
-        sum(net_quantity) as item_count
-    from lines
-    where category is not null
-    group by snapshot_date, customer_key, category
+        periods.customer_key,
+        periods.from_date,
+        periods.until_date,
+        in_sight.category,
+        sum(in_sight.net_quantity) as item_count
+    from in_sight_periods as periods
+    inner join in_sight
+        on
+            periods.customer_key = in_sight.customer_key
+            and in_sight.enter_date <= periods.from_date
+            and in_sight.exit_date > periods.from_date
+    group by periods.customer_key, periods.from_date, periods.until_date, in_sight.category
 ),
 
-breadths as (
+shares as (
     select
-        snapshot_date,
         customer_key,
-        count(*) as category_count,
-        {{ ratio('max(item_count)', 'sum(item_count)') }} as main_category_share
+        from_date,
+        until_date,
+        {{ ratio('max(item_count)', 'sum(item_count)') }} as main_category_share_365d
     from categories
-    group by snapshot_date, customer_key
+    group by customer_key, from_date, until_date
 )
 
 select
-    products.snapshot_date,
-    products.customer_key,
-    products.product_count as product_count_365d,
-    coalesce(breadths.category_count, 0) as category_count_365d,
-    breadths.main_category_share as main_category_share_365d
-from products
-left join breadths
-    on products.snapshot_date = breadths.snapshot_date and products.customer_key = breadths.customer_key
+    products.*,
+    shares.main_category_share_365d
+from products_measured as products
+left join shares
+    on
+        products.customer_key = shares.customer_key
+        and shares.from_date <= products.snapshot_date
+        and shares.until_date > products.snapshot_date
