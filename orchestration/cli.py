@@ -81,8 +81,8 @@ def _demo(args: argparse.Namespace) -> None:
 def _run(args: argparse.Namespace) -> None:
     from orchestration.runs import run_days
 
-    run_id = run_days(_home(), args.start, args.end or args.start, rescore=args.rescore)
-    print(f"run {run_id} succeeded")
+    for run_id in run_days(_home(), args.start, args.end or args.start, rescore=args.rescore):
+        print(f"run {run_id} succeeded")
 
 
 def _history(args: argparse.Namespace) -> None:

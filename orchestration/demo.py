@@ -371,13 +371,22 @@ def _model(platform: Platform) -> str:
     from orchestration.defs.models.assets import CHURN_MODEL
 
     ref = platform.models.resolve(CHURN_MODEL)
+    compared = platform.models.candidates(ref)
+    how = (
+        "all candidates on the same out-of-time customers"
+        if compared
+        else "not compared out of time"
+    )
     lines = [
         f"CHAMPION MODEL: {ref.recipe}, version {ref.version}, labels up to "
-        f"{ref.last_matured_date}; all candidates on the same out-of-time customers",
-        f"  {'candidate':24}{'log loss':>9}{'ROC AUC':>9}{'avg prec':>9}{'lift@10%':>9}"
-        f"{'Brier':>8}{'ECE':>7}",
+        f"{ref.last_matured_date}; {how}",
     ]
-    for name, metrics in platform.models.candidates(ref):
+    if compared:
+        lines.append(
+            f"  {'candidate':24}{'log loss':>9}{'ROC AUC':>9}{'avg prec':>9}{'lift@10%':>9}"
+            f"{'Brier':>8}{'ECE':>7}"
+        )
+    for name, metrics in compared:
         lines.append(
             f"  {name:24}{metrics['log_loss']:9.4f}{metrics['roc_auc']:9.4f}"
             f"{metrics['average_precision']:9.4f}{metrics['top_decile_lift']:9.2f}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from orchestration.definitions import build_defs
-from orchestration.defs.daily import RESCORE_TAG
+from orchestration.defs.daily import DAYS_PER_RUN, RESCORE_TAG
 from orchestration.resources.instance import open_instance, process_tags, reconcile
 from orchestration.settings import Settings
 
@@ -93,11 +93,24 @@ def run_job(
 
 def run_days(
     home: "Home", start: date, end: date, *, rescore: bool = False, settings: Settings | None = None
-) -> str:
-    """Materialise the daily job for a day or a range, in one run."""
-    home.shop.days(start, end)
+) -> list[str]:
+    """Materialise the daily job for a day or a range; return the runs, of `DAYS_PER_RUN` at most.
+
+    Raises:
+        RunFailedError: some runs failed; the others were made nevertheless.
+    """
+    days = home.shop.days(start, end)
     tags = {RESCORE_TAG: "true"} if rescore else {}
-    return run_job(home, "daily", start=start, end=end, tags=tags, settings=settings)
+    made, failures = [], []
+    for at in range(0, len(days), DAYS_PER_RUN):
+        start, end = days[at], days[at : at + DAYS_PER_RUN][-1]
+        try:
+            made.append(run_job(home, "daily", start=start, end=end, tags=tags, settings=settings))
+        except RunFailedError as error:
+            failures.append(str(error))
+    if failures:
+        raise RunFailedError("\n".join(failures))
+    return made
 
 
 def _why(result: dg.ExecuteInProcessResult) -> str:

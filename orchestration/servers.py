@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestration.resources.home import Home, HomeError, write_atomically
 from orchestration.resources.instance import (
@@ -25,7 +25,9 @@ from orchestration.resources.instance import (
 )
 from orchestration.settings import silence_libraries
 
-ROOT = Path(__file__).resolve().parents[1]
+if TYPE_CHECKING:
+    from pathlib import Path
+
 LOOPBACK = "127.0.0.1"
 READY_SECONDS = 90
 
@@ -93,7 +95,6 @@ def serve(home: Home, dagster_port: int, mlflow_port: int) -> int:
                     stderr=log,
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,
-                    env={**os.environ, "PYTHONPATH": str(ROOT)},  # dagster.yaml names our class
                 )
         _remember(home, [process.pid for process in processes.values()])
         _wait_until_ready(processes, {"dagster": dagster_port, "mlflow": mlflow_port}, logs)

@@ -29,6 +29,11 @@ SCIENCE = "team:data-science"
 MARKETING = "team:marketing"
 
 AUDIT = "audit"
+# A range is one run, and one dbt invocation, of at most so many days: what the mart keeps in memory
+# grows with them, while the fixed costs of a run are a tenth of 60 days.
+DAYS_PER_RUN = 60
+BACKFILL = dg.BackfillPolicy.multi_run(DAYS_PER_RUN)
+
 # Days of a range that are audited and published at once; more would spare little (a suite costs
 # 5 ms a query), and the last ones are published with nothing left to make beside them.
 DAYS_AT_ONCE = 4
@@ -169,7 +174,7 @@ def daily_asset(
             key=lake_key(table.name),
             deps=deps,
             partitions_def=partitions,
-            backfill_policy=dg.BackfillPolicy.single_run(),
+            backfill_policy=BACKFILL,
             group_name=group,
             owners=[owner],
             description=description,

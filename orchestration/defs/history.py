@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from orchestration.defs.daily import Run, go_through, lake_key
+from orchestration.defs.daily import DAYS_PER_RUN, Run, go_through, lake_key
 from orchestration.resources.platform import Platform
 from orchestration.resources.warehouse import POOL
 
@@ -74,7 +74,12 @@ def history_job(loggers: Mapping[str, dg.LoggerDefinition] | None = None) -> dg.
         raise_for(take_in(platform, context.run_id, context.log.info))
         require_raw(platform)
         failures = []
-        for days, names in _by_days(_wanted(platform, config)):
+        groups = [
+            (days[at : at + DAYS_PER_RUN], names)
+            for days, names in _by_days(_wanted(platform, config))
+            for at in range(0, len(days), DAYS_PER_RUN)
+        ]
+        for days, names in groups:
             tables = ", ".join(names)
             context.log.info(f"{tables}: {len(days)} days, {days[0]} .. {days[-1]}, in one dbt run")
             build_mart(platform, days, context.run_id, [f"+{name}" for name in names])

@@ -10,44 +10,34 @@ anything that reads; the tables are Dagster's own.
 from __future__ import annotations
 
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dagster import StringSource
 from dagster._core.events import ASSET_EVENTS
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
-
-from orchestration.resources.instance import relax_sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
     from dagster import EventLogEntry
-    from dagster._config import UserConfigSchema
     from dagster._serdes import ConfigurableClassData
 
 
 class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
     """`SqliteEventLogStorage` whose batches cost one transaction per database.
 
-    Dagster falls back to storing one by one where a batch raises. The files are where Dagster's
-    default has them, below `home`, so that an older home goes on.
+    Dagster falls back to storing one by one where a batch raises. The command line opens its
+    instance with it (`instance.py`); files and tables are those of Dagster's default, which the
+    servers open: in dagster.yaml it would be a module that Dagster's own tools do not find.
     """
-
-    @classmethod
-    def config_type(cls) -> UserConfigSchema:
-        """Return what `dagster.yaml` must say: the folder DAGSTER_HOME."""
-        return {"home": StringSource}
 
     @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> BatchingSqliteEventLogStorage:
-        """Return the storage that `dagster.yaml` describes."""
-        relax_sqlite()  # whoever opens the instance: the command line, the daemon, a run of the UI
-        return cls(str(Path(config_value["home"]) / "history" / "runs"), inst_data)
+        """Return the storage that a configuration describes."""
+        return cls(inst_data=inst_data, **config_value)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store events of any runs, as `store_event` would have, in the same order."""

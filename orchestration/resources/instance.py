@@ -70,11 +70,19 @@ def prepare_instance(home: Home) -> Path:
 
 @contextmanager
 def open_instance(home: Home) -> Iterator[DagsterInstance]:
-    """Open the instance of `home`."""
+    """Open the instance of `home`, with an event log that stores batches as such."""
     from dagster import DagsterInstance
+    from dagster._core.instance.ref import InstanceRef
 
-    prepare_instance(home)
-    with DagsterInstance.from_config(str(home.dagster)) as instance:
+    folder = prepare_instance(home).resolve()
+    relax_sqlite()
+    event_log = {
+        "module": "orchestration.resources.event_log",
+        "class": "BatchingSqliteEventLogStorage",
+        "config": {"base_dir": str(folder / "history" / "runs")},  # where Dagster's default is
+    }
+    ref = InstanceRef.from_dir(str(folder), overrides={"event_log_storage": event_log})
+    with DagsterInstance.from_ref(ref) as instance:
         yield instance
 
 

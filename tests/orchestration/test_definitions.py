@@ -18,7 +18,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from orchestration.definitions import build_defs
-from orchestration.defs.daily import daily_partitions
+from orchestration.defs.daily import BACKFILL, daily_partitions
 from orchestration.resources.home import Home, Shop
 from orchestration.resources.platform import Platform
 from orchestration.resources.warehouse import POOL
@@ -75,7 +75,7 @@ def test_the_graph(defs: dg.Definitions, snapshot: SnapshotAssertion) -> None:
             "owners": sorted(node.owners),
             "kinds": sorted(node.kinds),
             "partitions": type(node.partitions_def).__name__ if node.partitions_def else None,
-            "one run per backfill": node.backfill_policy == dg.BackfillPolicy.single_run(),
+            "one run per backfill": node.backfill_policy == BACKFILL,
             "pools": sorted(node.pools or ()),
             "checks": sorted(key.name for key in node.check_keys),
         }
@@ -174,7 +174,7 @@ def test_every_daily_asset_has_the_days_of_the_shop(defs: dg.Definitions) -> Non
             assert node.partitions_def is None, name
         else:
             assert node.partitions_def == days, name
-            assert node.backfill_policy == dg.BackfillPolicy.single_run(), name
+            assert node.backfill_policy == BACKFILL, name
 
 
 def test_every_published_table_is_audited_before_it_is_published(defs: dg.Definitions) -> None:

@@ -107,7 +107,7 @@ def test_without_our_dagster_yaml_they_are(
     other = tmp_path / "other"
     other.mkdir()
     settings = yaml.safe_load(TEMPLATE.read_text())
-    del settings["concurrency"], settings["event_log_storage"]
+    del settings["concurrency"]
     (other / "dagster.yaml").write_text(yaml.safe_dump(settings))
     with dg.DagsterInstance.from_config(str(other)) as instance:
         instance.event_log_storage.get_maximum_record_id()

@@ -1,7 +1,8 @@
 """Runs from the command line: tagged, told in words, of the days asked for."""
 
 import logging
-from datetime import date
+from dataclasses import replace
+from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
@@ -9,7 +10,7 @@ import pytest
 
 from orchestration import runs
 from orchestration.cli import main
-from orchestration.defs.daily import RESCORE_TAG, daily_partitions
+from orchestration.defs.daily import DAYS_PER_RUN, RESCORE_TAG, daily_partitions
 from orchestration.resources.home import Home, HomeError
 from orchestration.resources.instance import open_instance
 from orchestration.resources.lake import NotPublishedError
@@ -77,6 +78,27 @@ def test_the_ops_that_are_configured_are_there(asked: list[dict[str, Any]], home
         assert result
 
 
+def test_a_long_range_is_several_runs(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the mart holds in memory grows with the days of a run; one that fails stops no other."""
+    asked: list[tuple[date, date]] = []
+
+    def run_job(home: Home, name: str, *, start: date, end: date, **_: Any) -> str:
+        asked.append((start, end))
+        if len(asked) == 2:
+            raise runs.RunFailedError("the second")
+        return str(len(asked))
+
+    monkeypatch.setattr(runs, "run_job", run_job)
+    shop = home.shop
+    last = shop.first_day + timedelta(days=2 * DAYS_PER_RUN)
+    long = replace(home, shop=replace(shop, last_day=last))
+    with pytest.raises(runs.RunFailedError, match="the second"):
+        runs.run_days(long, shop.first_day, last)
+    days = [end - start for start, end in asked]
+    assert days == [timedelta(days=DAYS_PER_RUN - 1)] * 2 + [timedelta(0)]
+    assert asked[1][0] == asked[0][1] + timedelta(days=1)
+
+
 # -- a run, really run ---------------------------------------------------------------------------
 
 
@@ -113,8 +135,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_runs_of_a_home(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    one = runs.run_days(home, D1, D1)
-    many = runs.run_days(home, D1, D3)
+    [one] = runs.run_days(home, D1, D1)
+    [many] = runs.run_days(home, D1, D3)
     with pytest.raises(runs.RunFailedError, match=r"^thing: .*: things of 2024-03-09 .*; do this$"):
         runs.run_days(home, date(2024, 3, 9), date(2024, 3, 9))
     with pytest.raises(runs.RunFailedError, match=r"^thing: one day was refused$"):

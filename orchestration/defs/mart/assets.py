@@ -14,6 +14,7 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, dbt_assets
 
 from orchestration.defs.daily import (
+    BACKFILL,
     ENGINEERING,
     FRESH,
     RETRY,
@@ -94,7 +95,7 @@ def mart_assets(
         manifest=manifest,
         name="mart",
         partitions_def=partitions,
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=BACKFILL,
         dagster_dbt_translator=Translator(),
         pool=POOL,
         retry_policy=RETRY,

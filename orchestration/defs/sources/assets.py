@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from orchestration.defs.daily import ENGINEERING, FRESH, RETRY, days_of
+from orchestration.defs.daily import BACKFILL, ENGINEERING, FRESH, RETRY, days_of
 from orchestration.defs.sources.contract import (
     Contract,
     ContractError,
@@ -275,7 +275,7 @@ def raw_assets(contract: Contract, partitions: dg.DailyPartitionsDefinition) -> 
                 ("audit", "Great Expectations on the current rows"),
             )
         ],
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=BACKFILL,
         pool=POOL,
         retry_policy=RETRY,
     )
