@@ -53,3 +53,26 @@ def test_a_champion_without_its_hash_is_an_error(models: Models, name: str) -> N
     client.set_registered_model_alias(name, "champion", version.version)
     with pytest.raises(ModelError, match="sha256"):
         models.champion(name) if name == "churn" else models.segments()
+
+
+def test_a_shop_too_young_to_compare_gets_the_recency_rule(models: Models) -> None:
+    """Without it the daily job of a small shop would have no scores for half a year."""
+    from datetime import date
+
+    import pandas as pd
+
+    from ml.features import FEATURES
+    from ml.training import KEYS, Fallback, train
+
+    nothing = pd.DataFrame(columns=[*KEYS, "matured_date", *FEATURES])
+    result = train(nothing, date(2025, 1, 31), 90, 7)
+    assert isinstance(result, Fallback)
+    ref = models.register("churn", result, {})
+    champion = models.champion("churn")
+    assert champion is not None
+    assert (champion.version, champion.recipe) == (ref.version, "recency_rule")
+    told = models.describe(result, ref)
+    assert told["decision"] == "promoted"
+    assert told["compared_out_of_time"] is False
+    assert "compared with nothing" in told["reason"]
+    assert models.candidates(ref) == []
