@@ -1,11 +1,13 @@
 """What one more day in a range costs, and where its seconds go.
 
     python benchmarks/daily_range.py [--customers 20000] [--short 2] [--long 12] [--rounds 3]
+    python benchmarks/daily_range.py --short 30 --long 90 --rounds 1 --singles 3
 
 Makes a simulated shop with models, as the demo does, then runs a short and a long range of days
 that were never run before, in turns, in this one process; between runs the home is put back as it
-was. On a shared machine seconds drift by half within minutes, so the numbers to compare are the
-ratios of the two runs of a pair, not the seconds.
+was. With `--singles` so many days are also run one by one, to set the long range against as many
+runs of a day. On a shared machine seconds drift by half within minutes, so the numbers to compare
+are the ratios of the two runs of a pair, not the seconds.
 
 What belongs here: measuring. What does not: a verdict; CI has its own limits.
 """
@@ -112,14 +114,14 @@ def make_home(root: Path, customers: int, last: date) -> Home:
     return home
 
 
-def measure(home: Home, days: int, watch: Stopwatch) -> float:
-    """Return the seconds of one run over the first `days` days after the training."""
+def measure(home: Home, days: int, watch: Stopwatch, after: date = ENROLLED) -> float:
+    """Return the seconds of running the `days` days after a day."""
     from orchestration.runs import run_days
 
     watch.reset()
     started = time.perf_counter()
     with quiet():
-        run_days(home, ENROLLED + timedelta(days=1), ENROLLED + timedelta(days=days))
+        run_days(home, after + timedelta(days=1), after + timedelta(days=days))
     return time.perf_counter() - started
 
 
@@ -182,6 +184,7 @@ def main() -> None:
     parser.add_argument("--short", type=int, default=2, help="days of the short range")
     parser.add_argument("--long", type=int, default=12, help="days of the long range")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--singles", type=int, default=0, help="days to run one by one")
     args = parser.parse_args()
     if not 1 <= args.short < args.long:
         parser.error("--long must be more days than --short")
@@ -219,8 +222,20 @@ def main() -> None:
                 {kind: (after[kind] - before.get(kind, 0.0)) / (long - short) for kind in after}
             )
             print(f"round {number + 1}: {short:.1f} s and {long:.1f} s", flush=True)
+        singles = []
+        with restored(home, kept):
+            for number in range(args.singles):
+                after = ENROLLED + timedelta(days=number)
+                singles.append(measure(home, 1, watch, after))
         print()
         print(report(pairs, shares, args.long - args.short))
+        if singles:
+            one, whole = statistics.median(singles), statistics.median(long for _, long in pairs)
+            print(
+                f"\none day as a run of its own, in this warm process: {one:.1f} s, so "
+                f"{args.long} of them {one * args.long:.0f} s, {one * args.long / whole:.1f} times "
+                f"the range of {args.long} days"
+            )
 
 
 if __name__ == "__main__":
