@@ -81,7 +81,13 @@ def _not_before(later: str, earlier: str, reason: str, severity: Severity = "war
     return Rule(f"{later}_not_before_{earlier}", f"{later} >= {earlier}", reason, severity)
 
 
+def _each_label_window(condition: str) -> str:
+    """A condition for each window after the snapshot that labels tell of."""
+    return " AND ".join(f"({condition.replace('{n}', str(n))})" for n in _LABEL_WINDOWS)
+
+
 _WINDOWS = (30, 90, 180, 365)
+_LABEL_WINDOWS = (30, 60, 90)
 
 RULES: dict[str, tuple[Rule, ...]] = {
     # ------------------------------------------------------------------ raw, as the shop sent it
@@ -313,15 +319,61 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "churn_labels": (
         Rule(
             "label_agrees_with_orders",
-            "(is_churned = 1) = (order_count_horizon = 0)",
+            "(is_churned = 1) = (order_count_horizon = 0) AND "
+            + _each_label_window("(is_churned_{n}d = 1) = (order_count_next_{n}d = 0)"),
             "churned is no valid order in the horizon, no activity at all included",
         ),
         Rule(
             "churned_earns_nothing",
-            "is_churned = 0 OR revenue_amount_horizon = 0",
+            "(is_churned = 0 OR revenue_amount_horizon = 0) AND "
+            + _each_label_window("is_churned_{n}d = 0 OR revenue_amount_next_{n}d = 0"),
             "without an order there is no revenue",
         ),
-        Rule("label_is_binary", "is_churned IN (0, 1)", "0 or 1"),
+        Rule(
+            "label_is_binary",
+            "is_churned IN (0, 1) AND " + _each_label_window("is_churned_{n}d IN (0, 1)"),
+            "0 or 1",
+        ),
+        _nested("order_count", *(f"next_{n}d" for n in _LABEL_WINDOWS), "horizon"),
+        Rule(
+            "windows_have_matured",
+            _each_label_window(
+                "(is_churned_{n}d IS NULL) = (horizon_days < {n}) "
+                "AND (order_count_next_{n}d IS NULL) = (horizon_days < {n}) "
+                "AND (revenue_amount_next_{n}d IS NULL) = (horizon_days < {n}) "
+                "AND (margin_amount_next_{n}d IS NULL OR horizon_days >= {n})"
+            ),
+            "what is longer than the horizon has not ended yet, and the rest has",
+        ),
+        Rule(
+            "horizon_agrees_with_its_window",
+            _each_label_window(
+                "horizon_days <> {n} OR (order_count_next_{n}d = order_count_horizon "
+                "AND revenue_amount_next_{n}d = revenue_amount_horizon)"
+            ),
+            "the window as long as the horizon is the horizon",
+        ),
+        Rule(
+            "margin_of_windows_known",
+            _each_label_window(
+                "margin_amount_horizon IS NULL OR horizon_days < {n} "
+                "OR margin_amount_next_{n}d IS NOT NULL"
+            ),
+            "where every cost of the horizon is known, so is that of its first days",
+        ),
+        Rule(
+            "next_order_within_horizon",
+            "days_to_next_order BETWEEN 1 AND horizon_days",
+            "the horizon begins on the day after the snapshot",
+        ),
+        Rule(
+            "next_order_agrees_with_orders",
+            "(days_to_next_order IS NULL) = (order_count_horizon = 0) AND "
+            + _each_label_window(
+                "(order_count_next_{n}d = 0) = (coalesce(days_to_next_order, {n} + 1) > {n})"
+            ),
+            "a window holds an order from the day of the first one on: an off-by-one shows here",
+        ),
         Rule(
             "personal_label_is_binary",
             "is_churned_personal IN (0, 1)",

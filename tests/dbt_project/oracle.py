@@ -7,6 +7,7 @@ days struck out; then every number is a loop over those rows.
 
 from __future__ import annotations
 
+import math
 import statistics
 from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Decimal
@@ -97,6 +98,7 @@ class Knowledge:
             self.by_customer.setdefault(order["customer_key"], []).append(order)
         self.gaps = {key: self._gaps(key) for key in self.by_customer}
         self.shop_gaps = [gap for gaps in self.gaps.values() for gap in gaps]
+        self.dropout = self._dropout()
 
     def _product(self, product_id: str, line_known: date) -> Row | None:
         """The version of a product that a line keeps: the one known with it, else the first."""
@@ -186,6 +188,30 @@ class Knowledge:
         days = sorted({order["occurred_date"] for order in self.valid(key)})
         return [(b - a).days for a, b in pairwise(days)]
 
+    def _dropout(self) -> float:
+        """Customers lost per day with a purchase, as far as silence tells who is lost."""
+        days = {
+            key: {order["occurred_date"] for order in self.valid(key)} for key in self.by_customer
+        }
+        if not self.shop_gaps:
+            return 0.01
+        longest = float(np.quantile(self.shop_gaps, 0.9))
+        lost = sum(self.age(max(own)) > longest for own in days.values() if own)
+        return min(max(lost / sum(map(len, days.values())), 0.01), 0.5)
+
+    def alive(self, key: str) -> tuple[float | None, float | None]:
+        """Return P(alive) by MBG/NBD and with it P(a purchase in 30 days), as the paper has them."""
+        if not self.shop_gaps:
+            return None, None
+        gaps = self.gaps[key]
+        alpha = sum(self.shop_gaps) / len(self.shop_gaps)
+        a, b, r = 2 * self.dropout, 2 * (1 - self.dropout), 1
+        x, t_x = len(gaps), sum(gaps)
+        age = self.age(min(order["occurred_date"] for order in self.valid(key)))
+        odds = a / (b + x) * ((alpha + age) / (alpha + t_x)) ** (r + x)
+        none_in_30_days = ((alpha + age) / (alpha + age + 30)) ** (r + x)
+        return 1 / (1 + odds), 1 / (1 + odds) * (1 - none_in_30_days)
+
     def population(self) -> list[str]:
         return sorted(key for key in self.by_customer if self.valid(key, self.active_window_days))
 
@@ -224,6 +250,25 @@ class Knowledge:
             else None
         )
 
+        shrunk_p90 = (
+            (
+                len(gaps) * (_quantile(gaps, 0.9) or 0.0)
+                + self.prior * _quantile(self.shop_gaps, 0.9)
+            )
+            / (len(gaps) + self.prior)
+            if self.shop_gaps
+            else None
+        )
+        alive, buys = self.alive(key)
+        recent = self.valid(key, 90)
+        before = [o for o in self.valid(key, 180) if age(o["occurred_date"]) >= 90]
+
+        def mean_amount(orders: list[Row]) -> Decimal:
+            return sum((o["revenue"] for o in orders), Decimal(0)) / len(orders)
+
+        def since(days: list[date]) -> int | None:
+            return age(max(days)) if days else None
+
         own_orders = {order["order_id"]: order for order in self.by_customer[key]}
         returns = [r for r in self.rows["returns"] if r["order_id"] in own_orders]
         recent_returns = [r for r in returns if age(r["occurred_date"]) < 365]
@@ -251,6 +296,9 @@ class Knowledge:
         for line in lines:
             if line["category"] is not None:
                 per_category[line["category"]] = per_category.get(line["category"], 0) + line["net"]
+
+        units = sum(per_category.values())
+        shares = [n / units for n in per_category.values()]
 
         mail = ("email_open", "email_click")
         events = [e for e in self.of("events", key) if e["event_type"] not in mail]
@@ -282,9 +330,20 @@ class Knowledge:
         opened = sum(d["opened_day"] is not None and age(d["opened_day"]) < 90 for d in emails)
         clicked = sum(d["clicked_day"] is not None and age(d["clicked_day"]) < 90 for d in emails)
         opens = max(opened, mailed("email_open"))
+        open_days = [
+            *(d["opened_day"] for d in emails if d["opened_day"] is not None),
+            *(e["occurred_date"] for e in self.of("events", key) if e["event_type"] == mail[0]),
+        ]
+        contacts = self.of("deliveries", key, 365)
+        answered = [
+            d
+            for d in contacts
+            if any(0 <= (o["occurred_date"] - d["occurred_date"]).days < 7 for o in ever)
+        ]
         margins = [o["margin"] for o in every]
         return {
             "account_type": (customer or {}).get("account_type") or "consumer",
+            "main_category": min(per_category, key=lambda c: (-per_category[c], c), default=None),
             "days_since_last_order": age(last),
             "days_since_first_order": age(first),
             "is_tenure_censored": (
@@ -315,8 +374,14 @@ class Knowledge:
             "gap_stddev_days": statistics.stdev(gaps) if len(gaps) > 1 else None,
             "gap_p90_days": _quantile(gaps, 0.9),
             "silence_ratio": age(last) / shrunk if shrunk else None,
+            "silence_p90_ratio": age(last) / shrunk_p90 if shrunk_p90 else None,
+            "alive_probability": alive,
+            "purchase_probability_30d": buys,
             "order_count_change_90d": 2 * count(90) - count(180),
             "revenue_amount_change_90d": 2 * revenue(90) - revenue(180),
+            "average_order_amount_change_90d": (
+                mean_amount(recent) - mean_amount(before) if recent and before else None
+            ),
             "return_count_365d": len(recent_returns),
             "return_amount_365d": sum(map(refund, recent_returns), Decimal(0)),
             "return_rate_365d": (
@@ -324,6 +389,7 @@ class Knowledge:
                 if year
                 else None
             ),
+            "days_since_last_return": since([r["occurred_date"] for r in returns]),
             "cancelled_order_count_365d": len(every) - len(year),
             "cancelled_amount_365d": sum((o["gross"] - o["net_amount"] for o in every), Decimal(0)),
             "discount_amount_365d": sum((o["discount"] for o in every), Decimal(0)),
@@ -352,10 +418,15 @@ class Knowledge:
             "main_category_share_365d": (
                 max(per_category.values()) / sum(per_category.values()) if per_category else None
             ),
+            # Each term is rounded to nine digits, so that the sum of them is exact.
+            "category_entropy_365d": (
+                float(sum(round(-s * math.log(s), 9) for s in shares)) if shares else None
+            ),
             "order_count_same_weeks_last_year": len(season) if has_last_year else None,
             "revenue_amount_same_weeks_last_year": (
                 sum((o["revenue"] for o in season), Decimal(0)) if has_last_year else None
             ),
+            "same_weeks_order_share": len(season) / len(year) if has_last_year and year else None,
             "has_last_year": has_last_year,
             "late_delivery_count_180d": sum(days > 7 for days in days_to),
             "delivery_days_mean_180d": statistics.fmean(days_to) if days_to else None,
@@ -377,22 +448,34 @@ class Knowledge:
             "days_since_last_event": (
                 age(max(e["occurred_date"] for e in events)) if events else None
             ),
+            "days_since_last_cart": since(
+                [e["occurred_date"] for e in events if e["event_type"] == "add_to_cart"]
+            ),
             "event_count_change_30d": 2 * len(seen(30)) - len(seen(60)),
+            "event_decay_ratio_30d": (
+                (len(seen(7)) / 7) / (len(seen(30)) / 30) if seen(30) else None
+            ),
             "ticket_count_90d": len(self.of("support_tickets", key, 90)),
             "ticket_count_365d": len(self.of("support_tickets", key, 365)),
             "open_ticket_count": sum(
                 t["closed_day"] is None for t in self.of("support_tickets", key, 180)
             ),
+            "days_since_last_ticket": since([t["occurred_date"] for t in tickets]),
             "csat_mean_365d": statistics.fmean(csat) if csat else None,
             "review_count_365d": len(ratings),
             "rating_mean_365d": statistics.fmean(ratings) if ratings else None,
             "last_rating": reviews[-1]["rating"] if reviews else None,
+            "rating_change": reviews[-1]["rating"] - statistics.fmean(ratings) if ratings else None,
             "low_rating_count_180d": sum(r["rating"] <= 2 for r in self.of("reviews", key, 180)),
+            "days_since_last_review": since([r["occurred_date"] for r in reviews]),
             "email_open_count_90d": opens,
             "email_click_count_90d": max(clicked, mailed("email_click")),
             "email_open_rate_90d": min(1.0, opens / len(received)) if received else None,
+            "days_since_last_email_open": since(open_days),
             "contact_count_30d": len(self.of("deliveries", key, 30)),
             "contact_count_90d": len(self.of("deliveries", key, 90)),
+            "contact_count_365d": len(contacts),
+            "contact_response_rate_365d": len(answered) / len(contacts) if contacts else None,
             "days_since_last_contact": (
                 age(max(d["occurred_date"] for d in sent)) if sent else None
             ),
@@ -427,3 +510,47 @@ class Knowledge:
                 len(own) + self.prior
             )
         return min(max(int(np.ceil(shrunk)), 30), 180)
+
+
+def label(then: Knowledge, now: Knowledge, key: str) -> Row:
+    """Return the label of a customer of the population `then`, judged `now`, when it matures."""
+    horizon = now.age(then.day)
+    every = [o for o in now.by_customer.get(key, []) if o["occurred_date"] > then.day]
+    days = [days_after(then, order) for order in every if not order["is_wholly_cancelled"]]
+    own = then.personal_horizon_days(key, horizon)
+
+    def within(length: int) -> tuple[int, Decimal, Decimal | None]:
+        orders = [order for order in every if days_after(then, order) <= length]
+        margins = [order["margin"] for order in orders]
+        return (
+            sum(not order["is_wholly_cancelled"] for order in orders),
+            sum((order["revenue"] for order in orders), Decimal(0)),
+            None if None in margins else sum(margins, Decimal(0)),
+        )
+
+    count, revenue, margin = within(horizon)
+    answer: Row = {
+        "matured_date": now.day,
+        "snapshot_date": then.day,
+        "horizon_days": horizon,
+        "is_churned": int(not count),
+        "order_count_horizon": count,
+        "revenue_amount_horizon": revenue,
+        "margin_amount_horizon": margin,
+        "personal_horizon_days": own,
+        "is_churned_personal": int(not any(d <= own for d in days)) if own <= horizon else None,
+        "was_contacted": any(d["occurred_date"] > then.day for d in now.of("deliveries", key)),
+        "days_to_next_order": min(days, default=None),
+    }
+    for length in (30, 60, 90):
+        count_, revenue_, margin_ = within(length) if length <= horizon else (None, None, None)
+        answer[f"is_churned_{length}d"] = None if count_ is None else int(count_ == 0)
+        answer[f"order_count_next_{length}d"] = count_
+        answer[f"revenue_amount_next_{length}d"] = revenue_
+        answer[f"margin_amount_next_{length}d"] = margin_
+    return answer
+
+
+def days_after(then: Knowledge, order: Row) -> int:
+    """Return how many days after a snapshot an order was placed."""
+    return (order["occurred_date"] - then.day).days

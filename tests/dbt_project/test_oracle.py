@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from mart_project import Dbt
-from oracle import Knowledge
+from oracle import Knowledge, label
 from raw_world import World, make_world
 
 DAYS = [date(2024, 3, 31), date(2024, 10, 27), date(2025, 2, 1), date(2025, 5, 10)]
@@ -46,9 +46,7 @@ def pair(request: pytest.FixtureRequest, dbt: Dbt) -> tuple[World, dict[str, pd.
     return world, dbt.run(world, snapshot_dates=days)
 
 
-@pytest.mark.parametrize("day", DAYS)
-def test_features(pair: tuple[World, dict[str, pd.DataFrame]], day: date) -> None:
-    world, marts = pair
+def assert_features(world: World, marts: dict[str, pd.DataFrame], day: date) -> None:
     known = Knowledge(world, day)
     features = marts["customer_features"]
     features = features[features["snapshot_date"] == day].set_index("customer_key")
@@ -58,6 +56,29 @@ def test_features(pair: tuple[World, dict[str, pd.DataFrame]], day: date) -> Non
     assert set(features.columns) - {"snapshot_date"} == set(next(iter(expected.values())))
     for key, row in features.iterrows():
         assert_row(row, expected[str(key)], f"{key} on {day}")
+
+
+@pytest.mark.parametrize("day", DAYS)
+def test_features(pair: tuple[World, dict[str, pd.DataFrame]], day: date) -> None:
+    assert_features(*pair, day)
+
+
+@pytest.mark.parametrize("day", DAYS)
+def test_features_of_one_day_alone(
+    dbt: Dbt, pair: tuple[World, dict[str, pd.DataFrame]], day: date
+) -> None:
+    """One day is other SQL than many."""
+    world, _ = pair
+    assert_features(world, dbt.run(world, snapshot_dates=[day.isoformat()]), day)
+
+
+def test_features_of_every_day_of_a_range(dbt: Dbt) -> None:
+    """Day after day, through month's and year's end: what enters and leaves is told each time."""
+    world = make_world(seed=9, customers=30, late_share=0.3, redelivered_share=0.3)
+    days = [date(2024, 12, 20) + timedelta(days=i) for i in range(24)]
+    marts = dbt.run(world, snapshot_dates=[day.isoformat() for day in days])
+    for day in days:
+        assert_features(world, marts, day)
 
 
 @pytest.mark.parametrize("day", DAYS)
@@ -108,32 +129,35 @@ def test_status(pair: tuple[World, dict[str, pd.DataFrame]], day: date) -> None:
 @pytest.mark.parametrize("matured", DAYS[1:])
 def test_labels(pair: tuple[World, dict[str, pd.DataFrame]], matured: date) -> None:
     world, marts = pair
-    snapshot = matured - timedelta(days=90)
-    then, now = Knowledge(world, snapshot), Knowledge(world, matured)
+    then, now = Knowledge(world, matured - timedelta(days=90)), Knowledge(world, matured)
     labels = marts["churn_labels"]
     labels = labels[labels["matured_date"] == matured].set_index("customer_key")
     assert list(labels.index) == then.population()
     assert 0 < labels["is_churned"].mean() < 1
+    assert labels["is_churned_30d"].sum() > labels["is_churned_60d"].sum()
     for key, row in labels.iterrows():
-        orders = [o for o in now.valid(str(key)) if o["occurred_date"] > snapshot]
-        every = [o for o in now.by_customer.get(str(key), []) if o["occurred_date"] > snapshot]
-        horizon = then.personal_horizon_days(str(key), 90)
-        bought = any((o["occurred_date"] - snapshot).days <= horizon for o in orders)
-        margins = [o["margin"] for o in every]
-        expected = {
-            "snapshot_date": snapshot,
-            "horizon_days": 90,
-            "is_churned": int(not orders),
-            "order_count_horizon": len(orders),
-            "revenue_amount_horizon": sum((o["revenue"] for o in orders), Decimal(0)),
-            "margin_amount_horizon": None if None in margins else sum(margins, Decimal(0)),
-            "personal_horizon_days": horizon,
-            "is_churned_personal": int(not bought) if horizon <= 90 else None,
-            "was_contacted": any(
-                d["occurred_date"] > snapshot for d in now.of("deliveries", str(key))
-            ),
-        }
+        expected = label(then, now, str(key))
+        assert set(expected) == set(labels.columns)
         assert_row(row, expected, f"{key} matured on {matured}")
+
+
+@pytest.mark.parametrize(("horizon", "matured_windows"), [(45, (30,)), (120, (30, 60, 90))])
+def test_labels_of_another_horizon(
+    dbt: Dbt, horizon: int, matured_windows: tuple[int, ...]
+) -> None:
+    """A window longer than the horizon is null, a shorter one is not."""
+    world = make_world(seed=7, late_share=0.25, redelivered_share=0.25)
+    matured = DAYS[2]
+    labels = dbt.run(world, snapshot_dates=[matured.isoformat()], horizon_days=horizon)[
+        "churn_labels"
+    ].set_index("customer_key")
+    then = Knowledge(world, matured - timedelta(days=horizon))
+    now = Knowledge(world, matured)
+    assert list(labels.index) == then.population()
+    for key, row in labels.iterrows():
+        assert_row(row, label(then, now, str(key)), f"{key}, horizon {horizon}")
+    told = {n for n in (30, 60, 90) if labels[f"is_churned_{n}d"].notna().all()}
+    assert told == set(matured_windows)
 
 
 def test_changes_add_up_to_the_state_of_every_day(dbt: Dbt) -> None:

@@ -203,6 +203,14 @@ GOOD: dict[str, dict[str, Any]] = {
         "revenue_amount_horizon": _pick((Decimal(0), Decimal(5))),
         "personal_horizon_days": _pick((60, 60, 120)),
         "is_churned_personal": _pick((1, 0, None)),
+        # one order on day 10, another on day 70
+        "days_to_next_order": _pick((None, 10)),
+        **{f"is_churned_{n}d": _pick((1, 0)) for n in (30, 60, 90)},
+        **{f"order_count_next_{n}d": _pick((0, 1 + (n > 70))) for n in (30, 60, 90)},
+        **{
+            f"revenue_amount_next_{n}d": _pick((Decimal(0), Decimal(5 if n > 70 else 3)))
+            for n in (30, 60, 90)
+        },
     },
     "churn_scores": _SCORES,
     "customer_segments": {

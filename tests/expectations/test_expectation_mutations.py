@@ -342,11 +342,25 @@ BAD: dict[str, dict[str, Mutation]] = {
         "contacts_nested": set_values("contact_count_7d", {5: 3}),
     },
     "churn_labels": {
-        "label_agrees_with_orders": set_values("order_count_horizon", {1: 0}),
-        "churned_earns_nothing": set_values("revenue_amount_horizon", {0: Decimal(1)}),
-        "label_is_binary": both(
-            set_values("is_churned", {1: 2}), set_values("revenue_amount_horizon", {1: Decimal(0)})
+        "label_agrees_with_orders": both(
+            set_values("is_churned_30d", {1: 1}),
+            set_values("revenue_amount_next_30d", {1: Decimal(0)}),
         ),
+        "churned_earns_nothing": set_values("revenue_amount_next_30d", {0: Decimal(1)}),
+        "label_is_binary": both(
+            set_values("is_churned", {1: 2}),
+            *[
+                set_values(f"revenue_amount_{name}", {1: Decimal(0)})
+                for name in ("horizon", "next_90d")
+            ],
+        ),
+        "order_count_nested": set_values("order_count_next_30d", {1: 2}),
+        "windows_have_matured": set_values("is_churned_60d", {0: None}),
+        "horizon_agrees_with_its_window": set_values("revenue_amount_next_90d", {1: Decimal(4)}),
+        "margin_of_windows_known": set_values("margin_amount_next_30d", {1: None}),
+        "next_order_within_horizon": set_values("days_to_next_order", {1: 0}),
+        # one off: an order of day 31 counted in the first 30
+        "next_order_agrees_with_orders": set_values("days_to_next_order", {1: 31}),
         "personal_label_is_binary": set_values("is_churned_personal", {0: 2}),
         "personal_label_has_matured": set_values("is_churned_personal", {0: None}),
         "horizon_has_passed": fill("snapshot_date", DAY - datetime.timedelta(days=89)),
@@ -355,6 +369,10 @@ BAD: dict[str, dict[str, Mutation]] = {
             fill("is_churned", 1),
             fill("order_count_horizon", 0),
             fill("revenue_amount_horizon", Decimal(0)),
+            fill("days_to_next_order", None),
+            *[fill(f"is_churned_{n}d", 1) for n in (30, 60, 90)],
+            *[fill(f"order_count_next_{n}d", 0) for n in (30, 60, 90)],
+            *[fill(f"revenue_amount_next_{n}d", Decimal(0)) for n in (30, 60, 90)],
         ),
     },
     "churn_scores": {
