@@ -7,6 +7,7 @@ those are, and of which load, is written beside it, so that no day is published 
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
+from functools import partial
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from orchestration.tables import mart_tables
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
     from dagster_dbt import DbtProject
 
     from expectations.schema import Table
@@ -237,7 +239,23 @@ def candidate_of(table: "Table", run: Run, day: date) -> Made:
     exported: dict[date, Made] = run.once(
         f"export {number}", lambda: export(run.platform, table, days)
     )
-    return exported.pop(day)
+    made = exported.pop(day)
+    if table.name == "churn_labels":
+        made.hand_over = partial(agreement_of, made.frame)
+    return made
+
+
+def agreement_of(labels: "pa.Table") -> dict[str, Any]:
+    """Return as metadata how the common and the personal rule agree on the labels of a day."""
+    from ml.labels import COMMON, PERSONAL, agreement
+
+    found = agreement(labels.select([COMMON, PERSONAL]).to_pandas())
+    metadata: dict[str, Any] = {"rules": dg.MetadataValue.md(found.to_markdown())}
+    if found.agreement_share is not None:
+        metadata["rule_agreement_share"] = round(found.agreement_share, 4)
+    if found.cohen_kappa is not None:
+        metadata["rule_cohen_kappa"] = round(found.cohen_kappa, 4)
+    return metadata
 
 
 def _report(
