@@ -44,13 +44,19 @@ REASONS: Mapping[str, Mapping[str, str]] = {
         "gap_p90": "A pause that is long for this customer.",
         "silence_ratio": "Thirty days of silence mean little to who buys yearly and much to who "
         "buys weekly.",
+        "silence_p90_ratio": "Silence against the longest usual pause, not against the mean one.",
+        "alive_probability": "Number, rhythm and silence of the purchases together: the more often "
+        "somebody bought, the sooner silence means leaving.",
+        "purchase_probability": "Who is not lost may still not be due; this asks for both.",
         "order_count_change": "Buying less than before comes before not buying.",
         "revenue_amount_change": "Spending less than before comes before not spending.",
+        "average_order_amount_change": "Who tries another shop first moves the large orders there.",
     },
     "Returns, cancellations, discounts and coupons": {
         "return_count": "Returns are disappointments, or the habit of a heavy buyer.",
         "return_amount": "How much was disappointing.",
         "return_rate": "Tells the two readings of the count apart.",
+        "days_since_last_return": "A disappointment wears off, or is still fresh.",
         "cancelled_order_count": "Orders that went wrong, or a change of mind.",
         "cancelled_amount": "How much that was.",
         "discount_amount": "Who buys for the price leaves for the price.",
@@ -64,10 +70,13 @@ REASONS: Mapping[str, Mapping[str, str]] = {
         "category_count": "The same, across the shop.",
         "item_count": "Units; a gift or a stock purchase shows here.",
         "main_category_share": "Who buys one thing only leaves when it is no longer needed.",
+        "category_entropy": "The same over all categories, not by the largest alone.",
     },
     "The same weeks a year ago": {
         "order_count_same_weeks_last_year": "A seasonal customer is silent for most of the year.",
         "revenue_amount_same_weeks_last_year": "How much the season is worth.",
+        "same_weeks_order_share": "Whether the year's orders lie in the weeks to come, however "
+        "many they are.",
         "has_last_year": "Without a year of history, zero orders a year ago mean nothing.",
     },
     "Deliveries": {
@@ -82,24 +91,40 @@ REASONS: Mapping[str, Mapping[str, str]] = {
         "cart_count": "Interest close to buying.",
         "session_count": "Visits.",
         "days_since_last_event": "Who still looks has not left.",
+        "days_since_last_cart": "Who lately meant to buy may still.",
         "event_count_change": "Browsing less than the month before.",
+        "event_decay_ratio": "The same within the month, whatever is browsed: below 1 it ebbs.",
     },
     "Service and reviews": {
         "ticket_count": "Something needed help.",
         "open_ticket_count": "And still does.",
+        "days_since_last_ticket": "Trouble of last week differs from trouble of last year.",
         "csat_mean": "Whether the help helped.",
         "review_count": "Who writes is engaged.",
         "rating_mean": "How content the customer is, in stars.",
         "last_rating": "How content the customer was last.",
+        "rating_change": "Content less than usual, whatever is usual for who gives stars.",
         "low_rating_count": "Bad experiences weigh more than good ones.",
+        "days_since_last_review": "Who lately wrote is engaged still.",
     },
     "E-mail and contacts": {
         "email_open_count": "Attention to the shop.",
         "email_click_count": "Attention close to buying.",
         "email_open_rate": "Attention, whatever was sent.",
+        "days_since_last_email_open": "Who still reads has not left, even without coming by.",
         "contact_count": "Who was contacted may have come back because of it.",
+        "contact_response_rate": "Who buys after contacts may need one; who does not may be past "
+        "them.",
         "days_since_last_contact": "The effect of a contact wears off.",
     },
+}
+
+# What is missing from a family, and why.
+NOTES: Mapping[str, str] = {
+    "The same weeks a year ago": "No feature tells the day of the year, the week or the month. On "
+    "one day all customers share it, so it cannot rank them; and a history of under two years "
+    "holds each date once, so it would name the snapshot, and a model could learn by heart how "
+    "many churned after it. These features differ between customers of one day.",
 }
 
 # Where the name does not say it.
@@ -113,17 +138,29 @@ WINDOWS: Mapping[str, str] = {
     "gap_stddev_days": "all history",
     "gap_p90_days": "all history",
     "silence_ratio": "all history",
+    "silence_p90_ratio": "all history",
+    "alive_probability": "all history",
+    "purchase_probability_30d": "all history",
     "order_count_change_90d": "last 90 days and the 90 before",
     "revenue_amount_change_90d": "last 90 days and the 90 before",
+    "average_order_amount_change_90d": "last 90 days and the 90 before",
+    "days_since_last_return": "all history",
     "event_count_change_30d": "last 30 days and the 30 before",
     "open_coupon_count": "at the end of D",
     "order_count_same_weeks_last_year": "90 days, a year ago",
     "revenue_amount_same_weeks_last_year": "90 days, a year ago",
+    "same_weeks_order_share": "90 days, a year ago",
     "has_last_year": "all history",
     "undelivered_order_count": "15 to 179 days ago",
     "days_since_last_event": "all history",
+    "days_since_last_cart": "all history",
+    "event_decay_ratio_30d": "last 7 and last 30 days",
     "open_ticket_count": "last 180 days",
+    "days_since_last_ticket": "all history",
     "last_rating": "all history",
+    "rating_change": "all history and last 365 days",
+    "days_since_last_review": "all history",
+    "days_since_last_email_open": "all history",
     "days_since_last_contact": "all history",
 }
 
@@ -193,11 +230,13 @@ def feature_catalogue() -> str:
         "([architecture](architecture.md#time)). Amounts are in the shop's currency. The last "
         "column says why a measure was tried; how much it helps a model is in MLflow, with the "
         "importances.",
-        "Country, gender, birth year and the shop's ids are in no feature; `account_type` is "
-        "beside them as context.",
+        "Country, gender, birth year and the shop's ids are in no feature; `account_type` and "
+        "`main_category` are beside them as context.",
     ]
     for family, lines in rows.items():
         parts.append(f"## {family}")
+        if family in NOTES:
+            parts.append(NOTES[family])
         parts.append(
             "\n".join(
                 [

@@ -4,8 +4,8 @@ Belongs here: which columns of `customer_features` a model may see, and the one 
 a published frame into a float matrix. Does not belong here: how a feature is computed (dbt_project)
 or how a model prepares it (ml.candidates: imputation and scaling live inside each pipeline).
 
-The context columns (`snapshot_date`, `customer_key`, `account_type`) are never features, and no
-protected attribute (gender, birth year, country) is in the contract.
+The context columns (`CONTEXT`) are never features, and no protected attribute (gender, birth year,
+country) is in the contract.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from decimal import Decimal
 
 import numpy as np
 import pandas as pd
+
+CONTEXT: tuple[str, ...] = ("snapshot_date", "customer_key", "account_type", "main_category")
 
 FEATURES: tuple[str, ...] = (
     # recency and tenure
@@ -44,12 +46,17 @@ FEATURES: tuple[str, ...] = (
     "gap_stddev_days",
     "gap_p90_days",
     "silence_ratio",
+    "silence_p90_ratio",
+    "alive_probability",
+    "purchase_probability_30d",
     "order_count_change_90d",
     "revenue_amount_change_90d",
+    "average_order_amount_change_90d",
     # returns, cancellations, discounts, coupons
     "return_count_365d",
     "return_amount_365d",
     "return_rate_365d",
+    "days_since_last_return",
     "cancelled_order_count_365d",
     "cancelled_amount_365d",
     "discount_amount_365d",
@@ -62,9 +69,11 @@ FEATURES: tuple[str, ...] = (
     "category_count_365d",
     "item_count_365d",
     "main_category_share_365d",
+    "category_entropy_365d",
     # the same weeks a year ago
     "order_count_same_weeks_last_year",
     "revenue_amount_same_weeks_last_year",
+    "same_weeks_order_share",
     "has_last_year",
     # deliveries
     "late_delivery_count_180d",
@@ -80,22 +89,30 @@ FEATURES: tuple[str, ...] = (
     "cart_count_30d",
     "session_count_30d",
     "days_since_last_event",
+    "days_since_last_cart",
     "event_count_change_30d",
+    "event_decay_ratio_30d",
     # service and reviews
     "ticket_count_90d",
     "ticket_count_365d",
     "open_ticket_count",
+    "days_since_last_ticket",
     "csat_mean_365d",
     "review_count_365d",
     "rating_mean_365d",
     "last_rating",
+    "rating_change",
     "low_rating_count_180d",
+    "days_since_last_review",
     # e-mail engagement and contacts
     "email_open_count_90d",
     "email_click_count_90d",
     "email_open_rate_90d",
+    "days_since_last_email_open",
     "contact_count_30d",
     "contact_count_90d",
+    "contact_count_365d",
+    "contact_response_rate_365d",
     "days_since_last_contact",
 )
 
@@ -113,18 +130,32 @@ NULLABLE: frozenset[str] = frozenset(
         "gap_stddev_days",
         "gap_p90_days",
         "silence_ratio",
+        "silence_p90_ratio",
+        "alive_probability",
+        "purchase_probability_30d",
+        "average_order_amount_change_90d",
         "return_rate_365d",
+        "days_since_last_return",
         "discount_rate_365d",
         "discounted_order_rate_365d",
         "main_category_share_365d",
+        "category_entropy_365d",
         "order_count_same_weeks_last_year",
         "revenue_amount_same_weeks_last_year",
+        "same_weeks_order_share",
         "delivery_days_mean_180d",
         "days_since_last_event",
+        "days_since_last_cart",
+        "event_decay_ratio_30d",
+        "days_since_last_ticket",
         "csat_mean_365d",
         "rating_mean_365d",
         "last_rating",
+        "rating_change",
+        "days_since_last_review",
         "email_open_rate_90d",
+        "days_since_last_email_open",
+        "contact_response_rate_365d",
         "days_since_last_contact",
     }
 )

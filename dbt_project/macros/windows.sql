@@ -444,6 +444,16 @@
 {%- endmacro %}
 
 
+{# The days of the longest window that is declared in some groups. #}
+{% macro longest_window(groups) -%}
+    {%- set windows = [] -%}
+    {%- for group in groups -%}
+        {%- for of in var('measures')[group].measures.values() -%}{%- do windows.extend(of.windows) -%}{%- endfor -%}
+    {%- endfor -%}
+    {{ return(windows | max) }}
+{%- endmacro %}
+
+
 {#
     The one thing about the days that shapes the SQL: whether there is more than one of them. Which
     they are stands in int_snapshot_dates alone.

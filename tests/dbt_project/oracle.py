@@ -200,7 +200,7 @@ class Knowledge:
         return min(max(lost / sum(map(len, days.values())), 0.01), 0.5)
 
     def alive(self, key: str) -> tuple[float | None, float | None]:
-        """Return P(alive) by MBG/NBD and with it P(a purchase in 30 days), as the paper has them."""
+        """Return P(alive) by MBG/NBD, and P(alive and a purchase within 30 days)."""
         if not self.shop_gaps:
             return None, None
         gaps = self.gaps[key]

@@ -16,7 +16,7 @@ import yaml
 from mart_project import DEFAULT_VARS, PRIMARY_KEYS, PROJECT, Dbt, assert_same_rows, read_marts
 from raw_world import World, write_world
 
-from ml.features import FEATURES
+from ml.features import CONTEXT, FEATURES
 
 DAYS = ["2025-02-01", "2024-11-03"]
 SQL_FILES = sorted(
@@ -168,7 +168,7 @@ def test_every_mart_has_a_contract_and_a_key(built: Any) -> None:
 def test_features_are_those_of_the_models(built: Any, dbt: Dbt) -> None:
     with duckdb.connect(str(dbt.warehouse), read_only=True) as connection:
         rows = connection.execute("DESCRIBE mart.customer_features").fetchall()
-    assert [row[0] for row in rows] == ["snapshot_date", "customer_key", "account_type", *FEATURES]
+    assert [row[0] for row in rows] == [*CONTEXT, *FEATURES]
 
 
 # What may not stand in shared SQL: the wall clock, results that depend on the order of rows or the

@@ -19,7 +19,7 @@ def _frame(n: int = 3) -> pd.DataFrame:
 
 
 def test_names_are_unique_and_consistent() -> None:
-    assert len(set(FEATURES)) == len(FEATURES) == 69
+    assert len(set(FEATURES)) == len(FEATURES) == 84
     assert set(FEATURES) > NULLABLE
     assert set(RFM_FEATURES) <= set(FEATURES) - NULLABLE
 

@@ -3,7 +3,7 @@
 -- reaches are here.
 with bounds as (
     select
-        {{ add_days('min(snapshot_date)', -90) }} as first_date,
+        {{ add_days('min(snapshot_date)', '-' ~ longest_window(['engagement', 'sessions'])) }} as first_date,
         max(snapshot_date) as last_date
     from {{ ref('int_snapshot_dates') }}
 )

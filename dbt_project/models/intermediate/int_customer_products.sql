@@ -24,7 +24,7 @@ lines as (
 
 {{ windowed('products', 'lines') }},
 
--- The share of the main category does not add up: it is worked out once per customer and change.
+-- Shares of categories do not add up: they are worked out once per customer and change.
 in_sight as (
     select
         customer_key,
@@ -59,17 +59,36 @@ shares as (
         customer_key,
         from_date,
         until_date,
-        {{ ratio('max(item_count)', 'sum(item_count)') }} as main_category_share_365d
+        category,
+        {{ ratio('item_count', 'sum(item_count) over (partition by customer_key, from_date)') }} as share,
+        row_number() over (
+            partition by customer_key, from_date
+            order by item_count desc, category asc
+        ) as place
     from categories
+),
+
+mixes as (
+    select
+        customer_key,
+        from_date,
+        until_date,
+        max(case when place = 1 then category end) as main_category,
+        max(share) as main_category_share_365d,
+        -- Of decimals, because a sum of doubles depends on the order of the rows.
+        cast(sum(cast(-share * ln(share) as decimal(18, 9))) as double) as category_entropy_365d
+    from shares
     group by customer_key, from_date, until_date
 )
 
 select
     products.*,
-    shares.main_category_share_365d
+    mixes.main_category,
+    mixes.main_category_share_365d,
+    mixes.category_entropy_365d
 from products_measured as products
-left join shares
+left join mixes
     on
-        products.customer_key = shares.customer_key
-        and shares.from_date <= products.snapshot_date
-        and shares.until_date > products.snapshot_date
+        products.customer_key = mixes.customer_key
+        and mixes.from_date <= products.snapshot_date
+        and mixes.until_date > products.snapshot_date

@@ -13,6 +13,8 @@ with tickets as (
 
 {{ windowed('tickets', 'tickets') }},
 
+{{ last_dates('tickets', 'opened_date') }},
+
 reviews as (
     select
         customer_key,
@@ -24,6 +26,8 @@ reviews as (
 ),
 
 {{ windowed('reviews', 'reviews') }},
+
+{{ last_dates('reviews', 'created_date') }},
 
 coupons as (
     select
@@ -84,7 +88,10 @@ last_ratings as (
 ),
 
 customers as (
-    {%- for relation in ['tickets_measured', 'reviews_measured', 'coupons_measured', 'last_ratings'] %}
+    {%- for relation in [
+        'tickets_measured', 'reviews_measured', 'coupons_measured', 'last_ratings',
+        'tickets_last_dates', 'reviews_last_dates',
+    ] %}
     select
         snapshot_date,
         customer_key
@@ -103,11 +110,13 @@ select
     {%- endfor %},
     {{ ratio('tickets.csat_sum_365d', 'tickets.csat_count_365d') }} as csat_mean_365d,
     {{ ratio('reviews.rating_sum_365d', 'reviews.review_count_365d') }} as rating_mean_365d,
-    last_ratings.last_rating
+    last_ratings.last_rating,
+    last_tickets.last_date as last_ticket_date,
+    last_reviews.last_date as last_review_date
 from customers
 {%- for relation, name in [
     ('tickets_measured', 'tickets'), ('reviews_measured', 'reviews'), ('coupons_measured', 'coupons'),
-    ('last_ratings', 'last_ratings'),
+    ('last_ratings', 'last_ratings'), ('tickets_last_dates', 'last_tickets'), ('reviews_last_dates', 'last_reviews'),
 ] %}
 left join {{ relation }} as {{ name }}
     on customers.snapshot_date = {{ name }}.snapshot_date and customers.customer_key = {{ name }}.customer_key

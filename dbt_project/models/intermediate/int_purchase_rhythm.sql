@@ -38,33 +38,90 @@ shops as (
     left join {{ ref('int_purchase_histories') }} as gaps
         on {{ known_on('gaps', 'as_of_days.as_of_date') }}
     group by as_of_days.as_of_date
+),
+
+customers as (
+    select
+        histories.*,
+        shops.as_of_date,
+        shops.gap_mean_days as shop_gap_mean_days,
+        shops.gap_p90_days as shop_gap_p90_days,
+        {{ days_between('histories.first_order_date', 'shops.as_of_date') }} as days_since_first_order,
+        {{ days_between('histories.last_order_date', 'shops.as_of_date') }} as days_since_last_order
+    from shops
+    inner join histories
+        on {{ known_on('histories', 'shops.as_of_date') }}
+),
+
+-- After how many of its purchases the shop lost the customer: who has been silent for longer than
+-- nine of ten gaps in the shop last is taken for lost. A share of none or of most is not believed.
+dropouts as (
+    select
+        as_of_date,
+        least(greatest({{ ratio(
+            count_if('days_since_last_order > shop_gap_p90_days'), 'sum(gap_count + 1)'
+        ) }}, 0.01), 0.5) as dropout_share
+    from customers
+    group by as_of_date
+),
+
+-- MBG/NBD (Batislam, Denizel & Filiztekin 2007): while alive a customer buys at a rate of their own,
+-- gamma(r, alpha) over the shop, and drops out after the first and every later purchase with a
+-- chance of their own, beta(a, b). Plugged in, not fitted: r = 1 and alpha = the shop's mean gap,
+-- whose mean rate is one purchase per mean gap; a = 2p, b = 2(1 - p), worth two purchases. In logs:
+--   1 / P(alive) - 1 = a / (b + x) * ((alpha + T) / (alpha + t_x)) ** (r + x)
+--   P(no purchase in h days | alive) = ((alpha + T) / (alpha + T + h)) ** (r + x)
+-- of x gaps, the last of which ended t_x days after the first order, which was T days ago.
+lives as (
+    select
+        customers.*,
+        ln(2 * dropouts.dropout_share / (2 * (1 - dropouts.dropout_share) + customers.gap_count))
+        + (1 + customers.gap_count) * (
+            ln(customers.shop_gap_mean_days + customers.days_since_first_order)
+            - ln(customers.shop_gap_mean_days + customers.gap_sum_days)
+        ) as dropout_log_odds,
+        (1 + customers.gap_count) * (
+            ln(customers.shop_gap_mean_days + customers.days_since_first_order)
+            - ln(customers.shop_gap_mean_days + customers.days_since_first_order + 30)
+        ) as no_purchase_log_probability_30d
+    from customers
+    inner join dropouts
+        on customers.as_of_date = dropouts.as_of_date
+),
+
+-- exp() of what is not positive cannot overflow.
+alive as (
+    select
+        *,
+        case
+            when dropout_log_odds > 0 then exp(-dropout_log_odds) / (1 + exp(-dropout_log_odds))
+            else 1 / (1 + exp(dropout_log_odds))
+        end as alive_probability
+    from lives
 )
 
 select
-    shops.as_of_date,
-    histories.customer_key,
-    histories.first_order_date,
-    histories.last_order_date,
-    {{ days_between('histories.first_order_date', 'shops.as_of_date') }} as days_since_first_order,
-    {{ days_between('histories.last_order_date', 'shops.as_of_date') }} as days_since_last_order,
-    {{ days_between('histories.last_order_date', 'shops.as_of_date') }} < {{ active_window_days() }} as is_in_population,
-    histories.order_count_lifetime,
-    histories.revenue_amount_lifetime,
-    {{ ratio('histories.gap_sum_days', 'histories.gap_count') }} as gap_mean_days,
-    histories.gap_median_days,
-    histories.gap_p90_days,
+    as_of_date,
+    customer_key,
+    first_order_date,
+    last_order_date,
+    days_since_first_order,
+    days_since_last_order,
+    days_since_last_order < {{ active_window_days() }} as is_in_population,
+    order_count_lifetime,
+    revenue_amount_lifetime,
+    {{ ratio('gap_sum_days', 'gap_count') }} as gap_mean_days,
+    gap_median_days,
+    gap_p90_days,
     -- The sample's standard deviation from exact whole sums: sqrt((n*sum(x^2) - sum(x)^2) / (n*(n-1))).
-    sqrt({{ ratio(
-        'histories.gap_count * histories.gap_square_sum - histories.gap_sum_days * histories.gap_sum_days',
-        'histories.gap_count * (histories.gap_count - 1)'
-    ) }}) as gap_stddev_days,
+    sqrt({{ ratio('gap_count * gap_square_sum - gap_sum_days * gap_sum_days', 'gap_count * (gap_count - 1)') }}) as gap_stddev_days,
     -- Shrunk towards the shop's: the customer's own gaps, and a few of the shop's besides.
-    (histories.gap_sum_days + {{ var('rhythm_prior_gap_count') }} * shops.gap_mean_days)
-    / (histories.gap_count + {{ var('rhythm_prior_gap_count') }}) as shrunk_gap_mean_days,
+    (gap_sum_days + {{ var('rhythm_prior_gap_count') }} * shop_gap_mean_days)
+    / (gap_count + {{ var('rhythm_prior_gap_count') }}) as shrunk_gap_mean_days,
     (
-        histories.gap_count * coalesce(histories.gap_p90_days, 0)
-        + {{ var('rhythm_prior_gap_count') }} * shops.gap_p90_days
-    ) / (histories.gap_count + {{ var('rhythm_prior_gap_count') }}) as shrunk_gap_p90_days
-from shops
-inner join histories
-    on {{ known_on('histories', 'shops.as_of_date') }}
+        gap_count * coalesce(gap_p90_days, 0)
+        + {{ var('rhythm_prior_gap_count') }} * shop_gap_p90_days
+    ) / (gap_count + {{ var('rhythm_prior_gap_count') }}) as shrunk_gap_p90_days,
+    alive_probability,
+    alive_probability * (1 - exp(no_purchase_log_probability_30d)) as purchase_probability_30d
+from alive
