@@ -184,7 +184,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         _nested("event_count", "7d", "30d", "90d"),
         _nested("event_day_count", "30d", "90d"),
         _nested("ticket_count", "90d", "365d"),
-        _nested("contact_count", "30d", "90d"),
+        _nested("contact_count", "30d", "90d", "365d"),
         Rule(
             "population_is_active",
             "days_since_last_order < {active_window_days}",
@@ -201,6 +201,20 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "last_order_after_first",
             "days_since_last_order <= days_since_first_order",
             "the last order is not before the first",
+        ),
+        Rule(
+            "last_days_agree_with_windows",
+            " AND ".join(
+                f"(coalesce(days_since_last_{what}, {w}) < {w}) = ({count}_{w}d > 0)"
+                for what, count, w in (
+                    ("cart", "cart_count", 30),
+                    ("email_open", "email_open_count", 90),
+                    ("ticket", "ticket_count", 90),
+                    ("review", "review_count", 365),
+                    ("return", "return_count", 365),
+                )
+            ),
+            "what happened last within a window is counted in it, and nothing else is",
         ),
         Rule(
             "order_days_within_orders",
@@ -243,8 +257,39 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule(
             "silence_not_negative",
-            "silence_ratio >= 0",
+            "silence_ratio >= 0 AND silence_p90_ratio >= 0",
             "both silence and gaps are lengths of time",
+        ),
+        Rule(
+            "purchase_needs_life",
+            "0 <= purchase_probability_30d AND purchase_probability_30d <= alive_probability "
+            "AND alive_probability <= 1",
+            "probabilities; who buys within 30 days is alive",
+        ),
+        Rule(
+            "rhythm_needs_a_gap",
+            "(silence_ratio IS NULL) = (silence_p90_ratio IS NULL) "
+            "AND (silence_ratio IS NULL) = (alive_probability IS NULL) "
+            "AND (alive_probability IS NULL) = (purchase_probability_30d IS NULL)",
+            "all of them need the shop's rhythm, and nothing else",
+        ),
+        Rule(
+            "order_amount_change_needs_both",
+            "(average_order_amount_change_90d IS NOT NULL) "
+            "= (order_count_90d > 0 AND order_count_180d > order_count_90d)",
+            "a change of the mean order needs an order before and after it",
+        ),
+        Rule(
+            "categories_agree",
+            "(main_category IS NULL) = (category_count_365d = 0) "
+            "AND (main_category_share_365d IS NULL) = (category_count_365d = 0) "
+            "AND (category_entropy_365d IS NULL) = (category_count_365d = 0)",
+            "who bought of a category has a main one",
+        ),
+        Rule(
+            "entropy_within_categories",
+            "category_entropy_365d BETWEEN 0 AND ln(greatest(category_count_365d, 1)) + 1e-6",
+            "zero for one category, and largest where all have the same share",
         ),
         Rule(
             "events_within_windows",
@@ -255,9 +300,33 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "days, kinds and sessions are made of events",
         ),
         Rule(
+            "event_decay_agrees",
+            "abs(event_decay_ratio_30d * 7 * event_count_30d - 30 * event_count_7d) < 0.001 "
+            "AND (event_decay_ratio_30d IS NULL) = (event_count_30d = 0)",
+            "events per day of 7 days over those of 30, from the same counts",
+        ),
+        Rule(
+            "response_needs_a_contact",
+            "(contact_response_rate_365d IS NULL) = (contact_count_365d = 0)",
+            "nobody answers what was not sent",
+        ),
+        Rule(
+            "same_weeks_within_year",
+            "abs(same_weeks_order_share * order_count_365d - order_count_same_weeks_last_year) "
+            "< 0.001 AND (same_weeks_order_share IS NULL) "
+            "= (NOT has_last_year OR order_count_365d = 0)",
+            "the orders of those weeks are among those of the year",
+        ),
+        Rule(
             "ratings_on_scale",
             "rating_mean_365d BETWEEN 1 AND 5 AND last_rating BETWEEN 1 AND 5",
             "the contract's scale",
+        ),
+        Rule(
+            "rating_change_agrees",
+            "abs(rating_change - last_rating + rating_mean_365d) < 0.001 "
+            "AND (rating_change IS NULL) = (last_rating IS NULL OR rating_mean_365d IS NULL)",
+            "the last rating less the mean",
         ),
         Rule(
             "low_ratings_within_reviews",

@@ -298,9 +298,14 @@ BAD: dict[str, dict[str, Mutation]] = {
     "customer_features": {
         # an older window with fewer orders than a lifetime allows is the one free end
         "order_count_nested": set_values("order_count_lifetime", {5: 1}),
-        "event_count_nested": set_values("event_count_7d", {5: 6}),
+        "event_count_nested": both(
+            set_values("event_count_7d", {5: 6}),
+            set_values("event_decay_ratio_30d", {5: 180 / 35}),
+        ),
         "event_day_count_nested": set_values("event_day_count_90d", {5: 1}),
-        "ticket_count_nested": set_values("ticket_count_90d", {5: 2}),
+        "ticket_count_nested": both(
+            set_values("ticket_count_90d", {5: 2}), set_values("days_since_last_ticket", {5: 89})
+        ),
         "contact_count_nested": set_values("contact_count_30d", {5: 2}),
         "population_is_active": both(
             set_values("days_since_last_order", {119: 180}),
@@ -312,6 +317,8 @@ BAD: dict[str, dict[str, Mutation]] = {
         # one off: a customer of 30 days ago counted in the last 30
         "windows_agree_with_recency": set_values("order_count_30d", {30: 1}),
         "last_order_after_first": set_values("days_since_first_order", {100: 99}),
+        # one off: a cart of 30 days ago counted in the last 30
+        "last_days_agree_with_windows": set_values("days_since_last_cart", {5: 30}),
         "order_days_within_orders": set_values("order_day_count_365d", {5: 3}),
         "order_count_change_agrees": set_values("order_count_change_90d", {5: 0}),
         "revenue_amount_change_agrees": set_values("revenue_amount_change_90d", {5: Decimal(9)}),
@@ -319,9 +326,22 @@ BAD: dict[str, dict[str, Mutation]] = {
         "gap_quantiles_ordered": set_values("gap_median_days", {5: 31.0}),
         "rates_within_one": set_values("return_rate_365d", {5: 1.01}),
         "revenue_nested": set_values("revenue_amount_365d", {5: Decimal(9)}),
-        "silence_not_negative": set_values("silence_ratio", {5: -0.1}),
+        "silence_not_negative": set_values("silence_p90_ratio", {5: -0.1}),
+        "purchase_needs_life": set_values("purchase_probability_30d", {5: 0.96}),
+        "rhythm_needs_a_gap": set_values("silence_p90_ratio", {5: None}),
+        "order_amount_change_needs_both": set_values(
+            "average_order_amount_change_90d", {5: Decimal(1)}
+        ),
+        "categories_agree": set_values("main_category", {5: None}),
+        "entropy_within_categories": set_values("category_entropy_365d", {5: 0.7}),
         "events_within_windows": set_values("session_count_30d", {5: 6}),
-        "ratings_on_scale": set_values("rating_mean_365d", {5: 5.5}),
+        "event_decay_agrees": set_values("event_decay_ratio_30d", {5: 0.2}),
+        "response_needs_a_contact": set_values("contact_response_rate_365d", {5: None}),
+        "same_weeks_within_year": set_values("same_weeks_order_share", {5: 1.0}),
+        "ratings_on_scale": both(
+            set_values("rating_mean_365d", {5: 5.5}), set_values("rating_change", {5: -1.5})
+        ),
+        "rating_change_agrees": set_values("rating_change", {5: 0.5}),
         "low_ratings_within_reviews": set_values("low_rating_count_180d", {5: 3}),
         "late_or_missing_deliveries_within_orders": set_values("undelivered_order_count", {5: 2}),
         "population_varies": both(
