@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from mart_project import Dbt
 from oracle import Knowledge, label
-from raw_world import World, make_world
+from raw_world import World, finish, make_world
 
 DAYS = [date(2024, 3, 31), date(2024, 10, 27), date(2025, 2, 1), date(2025, 5, 10)]
 
@@ -79,6 +79,35 @@ def test_features_of_every_day_of_a_range(dbt: Dbt) -> None:
     marts = dbt.run(world, snapshot_dates=[day.isoformat() for day in days])
     for day in days:
         assert_features(world, marts, day)
+
+
+@pytest.mark.parametrize("days", [1, 2], ids=["one day", "many days"])
+def test_who_bought_daily_and_stopped_long_ago_is_dead_and_overflows_nothing(
+    dbt: Dbt, days: int
+) -> None:
+    """((alpha + T) / (alpha + t_x)) ** (r + x) has more than 400 digits here."""
+    world = make_world(seed=3, customers=2, late_share=0, redelivered_share=0)
+    orders = (
+        world["orders"]
+        .iloc[[0] * 600]
+        .assign(
+            order_id=[f"o{i}" for i in range(600)],
+            ordered_at=pd.date_range("2018-01-01 12:00", periods=600),
+            delivered_at=pd.NaT,
+            cancelled_at=pd.NaT,
+            _is_current=True,
+        )
+    )
+    marts = dbt.run(
+        finish({"customers": world["customers"], "orders": orders}, "Europe/Berlin"),
+        active_window_days=4000,
+        snapshot_dates=[f"2028-0{month}-01" for month in range(1, days + 1)],
+    )
+    features = marts["customer_features"]
+    assert len(features) == days
+    assert (features["alive_probability"] < 1e-100).all()
+    assert (features["alive_probability"] >= 0).all()
+    assert (features["purchase_probability_30d"] <= features["alive_probability"]).all()
 
 
 @pytest.mark.parametrize("day", DAYS)
