@@ -472,6 +472,33 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "table",
         ),
     ),
+    "churn_returns": (
+        Rule(
+            "silence_longer_than_horizon",
+            "days_silent > {horizon_days}",
+            "who bought within the horizon had not churned",
+        ),
+        Rule(
+            "silence_agrees_with_dates",
+            "days_silent = date_diff('day', silent_since_date, returned_date)",
+            "both say how long it was",
+        ),
+        Rule(
+            "first_label_agrees_with_silence",
+            "date_diff('day', silent_since_date, first_matured_date) = {horizon_days}",
+            "the label of the day of the last order is the first to say churned",
+        ),
+        Rule(
+            "nothing_after_the_snapshot",
+            "returned_date <= snapshot_date",
+            "nothing after the end of D may be known on D",
+        ),
+        Rule(
+            "withdrawn_earns_nothing",
+            "NOT is_withdrawn OR revenue_amount = 0",
+            "what was no return brought nothing back",
+        ),
+    ),
     # ------------------------------------------------------------------ outputs
     "churn_scores": (
         Rule(

@@ -270,6 +270,11 @@ def mart_tables() -> dict[str, Table]:
             from_dbt(
                 "churn_labels", ("matured_date", "customer_key"), "matured_date", may_be_empty=True
             ),
+            from_dbt(
+                "churn_returns",
+                ("snapshot_date", "customer_key", "returned_date"),
+                may_be_empty=True,
+            ),
         )
     }
 

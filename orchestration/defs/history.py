@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from orchestration.resources.home import Shop
 
 
-FACTS = ("orders", "order_lines", "deliveries")
+FACTS = ("orders", "order_lines", "deliveries", "churn_returns")
 
 
 class HistoryConfig(dg.Config):
     """Which past days to build.
 
     Snapshots with labels matured by `end`, `every_days` apart; or the facts (orders, lines,
-    deliveries) of every day from `facts_from` to `end`; or what is published of `days`, again.
+    deliveries, returns of the churned) of every day from `facts_from` to `end`; or what is
+    published of `days`, again.
     """
 
     end: str = ""

@@ -29,6 +29,7 @@ PRIMARY_KEYS: dict[str, list[str]] = {
     "customer_features": ["snapshot_date", "customer_key"],
     "customer_status": ["snapshot_date", "customer_key"],
     "churn_labels": ["matured_date", "customer_key"],
+    "churn_returns": ["snapshot_date", "customer_key", "returned_date"],
     "orders": ["snapshot_date", "order_id"],
     "order_lines": ["snapshot_date", "order_id", "line_number"],
     "deliveries": ["snapshot_date", "campaign_id", "customer_key", "channel", "sent_at"],

@@ -554,3 +554,15 @@ def label(then: Knowledge, now: Knowledge, key: str) -> Row:
 def days_after(then: Knowledge, order: Row) -> int:
     """Return how many days after a snapshot an order was placed."""
     return (order["occurred_date"] - then.day).days
+
+
+def returns(known: Knowledge, horizon_days: int) -> dict[tuple[str, date], tuple[date, Decimal]]:
+    """Return (customer, day of return) -> (silent since, revenue) of all silences ended by then."""
+    found = {}
+    for key in known.by_customer:
+        orders = known.valid(key)
+        for last, back in pairwise(sorted({order["occurred_date"] for order in orders})):
+            if (back - last).days > horizon_days:
+                earned = [o["revenue"] for o in orders if o["occurred_date"] == back]
+                found[key, back] = (last, sum(earned, Decimal(0)))
+    return found

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from mart_project import Dbt
-from oracle import Knowledge, label
+from oracle import Knowledge, label, returns
 from raw_world import World, finish, make_world
 
 DAYS = [date(2024, 3, 31), date(2024, 10, 27), date(2025, 2, 1), date(2025, 5, 10)]
@@ -187,6 +187,59 @@ def test_labels_of_another_horizon(
         assert_row(row, label(then, now, str(key)), f"{key}, horizon {horizon}")
     told = {n for n in (30, 60, 90) if labels[f"is_churned_{n}d"].notna().all()}
     assert told == set(matured_windows)
+
+
+def test_returns(dbt: Dbt) -> None:
+    """What is told day by day adds up to all returns known, and answers every label."""
+    horizon = 40
+    world = make_world(seed=11, customers=60, late_share=0.25, redelivered_share=0.25)
+    first = date(2024, 7, 1)
+    days = [first + timedelta(days=i) for i in range(200)]
+    texts = [day.isoformat() for day in days]
+    marts = dbt.run(world, snapshot_dates=texts, horizon_days=horizon)
+    told, labels = marts["churn_returns"], marts["churn_labels"]
+    assert 5 < told["is_withdrawn"].sum() < len(told) / 2
+    # What was known before the first day was told before it.
+    state = returns(Knowledge(world, first - timedelta(days=1)), horizon)
+    for day in days:
+        for row in told[told["snapshot_date"] == day].itertuples():
+            assert row.days_silent == (row.returned_date - row.silent_since_date).days > horizon
+            assert row.first_matured_date == row.silent_since_date + timedelta(days=horizon)
+            before = state.pop((row.customer_key, row.returned_date), None)
+            after = (row.silent_since_date, row.revenue_amount)
+            if row.is_withdrawn:
+                assert before is not None
+                assert after == (before[0], 0)
+            else:
+                assert before != after
+                state[row.customer_key, row.returned_date] = after
+        if day in days[::20]:
+            known = Knowledge(world, day)
+            assert state == returns(known, horizon), day
+    # One day alone is the day within the range.
+    busiest = told["snapshot_date"].value_counts().index[0]
+    alone = dbt.run(world, snapshot_dates=[busiest.isoformat()], horizon_days=horizon)
+    of_range = told[told["snapshot_date"] == busiest].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone["churn_returns"], of_range)
+    assert len(of_range) > 1
+    # A churned customer who bought after the horizon, and not within it by what is known now,
+    # is found by the label: customer, first_matured_date <= matured_date < returned_date.
+    now = Knowledge(world, days[-1])
+    answered = 0
+    for row in labels[(labels["is_churned"] == 1)].itertuples():
+        bought = {o["occurred_date"] for o in now.valid(row.customer_key)}
+        later = min((d for d in bought if d > row.snapshot_date), default=None)
+        back = [
+            returned
+            for (key, returned), (since, _) in state.items()
+            if key == row.customer_key
+            and since + timedelta(days=horizon) <= row.matured_date < returned
+        ]
+        is_repeat = min(bought, default=row.matured_date) <= row.snapshot_date
+        if later is not None and later > row.matured_date and is_repeat:
+            assert min(back) == later
+            answered += 1
+    assert answered > 50
 
 
 def test_changes_add_up_to_the_state_of_every_day(dbt: Dbt) -> None:

@@ -230,6 +230,13 @@ GOOD: dict[str, dict[str, Any]] = {
             for n in (30, 60, 90)
         },
     },
+    "churn_returns": {
+        "silent_since_date": _days_ago(100),
+        "first_matured_date": _days_ago(100 - HORIZON),
+        "days_silent": 100,
+        "returned_date": DAY,
+        "revenue_amount": Decimal(5),
+    },
     "churn_scores": _SCORES,
     "customer_segments": {
         "lifecycle": _pick(("prospect", "active", "dormant", "active")),

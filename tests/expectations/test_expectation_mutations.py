@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 import pytest
-from good_frames import ARROW, DAY, ROWS, customer, declared_tables, good
+from good_frames import ARROW, DAY, HORIZON, ROWS, customer, declared_tables, good
 
 from expectations import library
 from expectations.audit import AuditResult, Batch, _in_the_library, audit, audit_range
@@ -394,6 +394,19 @@ BAD: dict[str, dict[str, Mutation]] = {
             *[fill(f"order_count_next_{n}d", 0) for n in (30, 60, 90)],
             *[fill(f"revenue_amount_next_{n}d", Decimal(0)) for n in (30, 60, 90)],
         ),
+    },
+    "churn_returns": {
+        "silence_longer_than_horizon": both(
+            set_values("days_silent", {5: HORIZON}),
+            set_values("silent_since_date", {5: DAY - datetime.timedelta(days=HORIZON)}),
+            set_values("first_matured_date", {5: DAY}),
+        ),
+        "silence_agrees_with_dates": set_values("days_silent", {5: 101}),
+        "first_label_agrees_with_silence": set_values("first_matured_date", {5: DAY}),
+        "nothing_after_the_snapshot": both(
+            set_values("returned_date", {5: TOMORROW}), set_values("days_silent", {5: 101})
+        ),
+        "withdrawn_earns_nothing": set_values("is_withdrawn", {5: True}),
     },
     "churn_scores": {
         "rank_is_total_order": swap(3, 4, "churn_rank"),

@@ -48,6 +48,7 @@ DESCRIPTIONS = {
     "customer_features": "What was known of each customer of the population at the end of the day.",
     "customer_status": "Every customer known: lifecycle, RFM values, consent, service, contacts.",
     "churn_labels": "Labels that matured at the end of the day, of the snapshot a horizon earlier.",
+    "churn_returns": "What became known on each day of customers who came back after they churned.",
 }
 
 

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 # Of the published tables only these are snapshots: what they say of a day depends on what was
 # known by then. The facts follow from the same build.
-SNAPSHOTS = ("customer_features", "customer_status", "churn_labels", "orders", "order_lines")
+SNAPSHOTS = (
+    "customer_features",
+    "customer_status",
+    "churn_labels",
+    "churn_returns",
+    "orders",
+    "order_lines",
+)
 
 
 def stale_days(platform: Platform) -> dict[date, int]:
