@@ -72,13 +72,42 @@ def test_features_of_one_day_alone(
     assert_features(world, dbt.run(world, snapshot_dates=[day.isoformat()]), day)
 
 
+RANGE = [date(2024, 12, 20) + timedelta(days=i) for i in range(24)]
+
+
+def assert_features_of_a_range(dbt: Dbt, **faults: tuple[str, str]) -> None:
+    world = make_world(seed=4, late_share=0.3, redelivered_share=0.3)
+    marts = dbt.run(world, snapshot_dates=[day.isoformat() for day in RANGE], faults=faults)
+    for day in RANGE:
+        assert_features(world, marts, day)
+
+
 def test_features_of_every_day_of_a_range(dbt: Dbt) -> None:
     """Day after day, through month's and year's end: what enters and leaves is told each time."""
-    world = make_world(seed=9, customers=30, late_share=0.3, redelivered_share=0.3)
-    days = [date(2024, 12, 20) + timedelta(days=i) for i in range(24)]
-    marts = dbt.run(world, snapshot_dates=[day.isoformat() for day in days])
-    for day in days:
-        assert_features(world, marts, day)
+    assert_features_of_a_range(dbt)
+
+
+@pytest.mark.parametrize(
+    ("model", "right", "wrong"),
+    [
+        (
+            "int_customer_contacts",
+            "greatest(deliveries.known_date, orders.known_date)",
+            "deliveries.known_date",
+        ),
+        ("int_customer_contacts", "(deliveries.sent_date + 6)", "(deliveries.sent_date + 7)"),
+        ("int_customer_last_events", "greatest(known_date, opened_date)", "known_date"),
+        (
+            "int_customer_products",
+            "item_count desc, category asc",
+            "item_count desc, category desc",
+        ),
+        ("int_purchase_rhythm", "> shop_gap_p90_days", ">= shop_gap_p90_days + 5"),
+    ],
+)
+def test_a_wrong_feature_would_be_noticed(dbt: Dbt, model: str, right: str, wrong: str) -> None:
+    with pytest.raises(AssertionError, match=r"\(mart, by hand\)"):
+        assert_features_of_a_range(dbt, **{model: (right, wrong)})
 
 
 @pytest.mark.parametrize("days", [1, 2], ids=["one day", "many days"])
