@@ -129,6 +129,20 @@ def test_partitions_carry_rows_hash_and_audit(
             assert evaluated == expected != "0"
 
 
+def test_labels_show_how_the_two_rules_agree(
+    enrolled: Enrolled, instance: dg.DagsterInstance
+) -> None:
+    import dagster as dg
+
+    for day in DAYS:
+        found = materializations(instance, dg.AssetKey(["lake", "churn_labels"]), str(day))
+        facts = {k: v.value for k, v in found[0].metadata.items()}
+        rows = enrolled.read.lake.read(mart_tables()["churn_labels"], [day]).num_rows
+        assert f"of {rows:,} labels compared" in facts["rules"]
+        assert 0.5 < facts["rule_agreement_share"] <= 1
+        assert 0 < facts["rule_cohen_kappa"] <= 1
+
+
 def test_published_tables_have_their_schemas_and_rows(enrolled: Enrolled) -> None:
     for name, table in all_tables().items():
         content = enrolled.read.lake.read(table, DAYS)
