@@ -123,7 +123,7 @@
 
 {% macro _result(column, expression) -%}
     {%- if column.is_whole -%} cast(coalesce({{ expression }}, 0) as bigint)
-    {%- else -%} coalesce({{ expression }}, 0)
+    {%- else -%} {{ amount('coalesce(' ~ expression ~ ', 0)') }}
     {%- endif -%}
 {%- endmacro %}
 
@@ -250,29 +250,19 @@
         {%- endfor %}
     ),
 
-    {{ spread(group, plan.columns) }},
-
-    {{ group }}_measured as (
-        select
-            snapshot_date,
-            customer_key
-            {%- for c in plan.columns %},
-            {{ _result(c, c.name) }} as {{ c.name }}
-            {%- endfor %}
-        from {{ group }}_spread
-    )
+    {{ spread(group, plan.columns) }}
 {%- endmacro %}
 
 
 {#
     From changes per customer and day to the state on every requested day: CTEs `<group>_steps`,
-    `<group>_states` and `<group>_spread`.
+    `<group>_states` and `<group>_measured`.
 #}
 {% macro spread(group, columns) -%}
     -- A change between two requested days is seen on the later one.
     {{ group }}_steps as (
         select
-            calendar.snapshot_date,
+            calendar.snapshot_number,
             changes.customer_key
             {%- for c in columns %},
             sum(changes.{{ c.name }}) as {{ c.name }}
@@ -280,34 +270,39 @@
         from {{ group }}_changes as changes
         inner join ({{ calendar() }}) as calendar
             on changes.change_date = calendar.calendar_date
-        group by calendar.snapshot_date, changes.customer_key
+        group by calendar.snapshot_number, changes.customer_key
     ),
 
     {{ group }}_states as (
         select
-            snapshot_date as from_date,
+            snapshot_number as from_number,
             customer_key,
-            lead(snapshot_date, 1, {{ end_of_time() }}) over (
+            lead(snapshot_number, 1, (select count(*) + 1 from {{ ref('int_snapshot_dates') }})) over (
                 partition by customer_key
-                order by snapshot_date
-            ) as until_date
+                order by snapshot_number
+            ) as until_number
             {%- for c in columns %},
-            sum({{ c.name }}) over (
-                partition by customer_key
-                order by snapshot_date
-                rows between unbounded preceding and current row
-            ) as {{ c.name }}
+            {{ _result(c, 'sum(' ~ c.name ~ ') over (partition by customer_key order by snapshot_number rows between unbounded preceding and current row)') }}
+                as {{ c.name }}
             {%- endfor %}
         from {{ group }}_steps
     ),
 
-    {{ group }}_spread as (
+    {{ group }}_measured as (
         select
             spine.snapshot_date,
-            states.*
-        from {{ ref('int_snapshot_dates') }} as spine
-        inner join {{ group }}_states as states
-            on states.from_date <= spine.snapshot_date and states.until_date > spine.snapshot_date
+            spread.customer_key
+            {%- for c in columns %},
+            spread.{{ c.name }}
+            {%- endfor %}
+        from (
+            select
+                {{ each_number('from_number', 'until_number') }} as snapshot_number,
+                *
+            from {{ group }}_states
+        ) as spread
+        inner join ({{ numbered_days() }}) as spine
+            on spread.snapshot_number = spine.snapshot_number
     )
 {%- endmacro %}
 
@@ -471,15 +466,39 @@
 {%- endmacro %}
 
 
+{# The requested days, in order, numbered from 1. #}
+{% macro numbered_days() -%}
+    select
+        snapshot_date,
+        row_number() over (order by snapshot_date) as snapshot_number
+    from {{ ref('int_snapshot_dates') }}
+{%- endmacro %}
+
+
 {# Every day from the first to the last requested one, with the requested day that follows it. #}
 {% macro calendar() -%}
     select
         dates.calendar_date,
-        min(spine.snapshot_date) as snapshot_date
+        min(spine.snapshot_date) as snapshot_date,
+        min(spine.snapshot_number) as snapshot_number
     from ({{ date_series() }}) as dates
-    inner join {{ ref('int_snapshot_dates') }} as spine
+    inner join ({{ numbered_days() }}) as spine
         on dates.calendar_date <= spine.snapshot_date
     group by dates.calendar_date
+{%- endmacro %}
+
+
+{# One row for each whole number from `first` to before `end`. #}
+{% macro each_number(first, end) -%}
+    {{ return(adapter.dispatch('each_number')(first, end)) }}
+{%- endmacro %}
+
+{% macro default__each_number(first, end) -%}
+    unnest(range({{ first }}, {{ end }}))
+{%- endmacro %}
+
+{% macro spark__each_number(first, end) -%}
+    explode(sequence({{ first }}, {{ end }} - 1))
 {%- endmacro %}
 
 {% macro date_series() -%}
