@@ -1,0 +1,192 @@
+"""One truth, three paths: the oracle, the SQL of one day and the SQL of a range say the same.
+
+Belongs here: the property over random worlds, days and time zones, to the last digit between the
+two fast paths; and the proof that it can fail, on SQL that is wrong by one day, one instant or one
+version. Worlds hold late rows with and without an arrival time, rows delivered twice, instants on
+the shop's midnight, and days of 23 and 25 hours.
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from mart_project import Dbt, assert_same_rows, on_day
+from oracle import Knowledge
+from raw_world import World, make_world
+from test_oracle import assert_row
+
+FIRST, LAST = date(2024, 2, 1), date(2025, 6, 30)
+TIMEZONES = (
+    "Europe/Berlin",
+    "America/New_York",
+    "Australia/Lord_Howe",  # half an hour of summer time
+    "Asia/Kathmandu",
+    "Pacific/Apia",
+    "America/Sao_Paulo",
+    "Pacific/Auckland",
+    "UTC",
+)
+DAILY = ("customer_features", "customer_status", "churn_labels")
+
+# Without shrinking: a world is made from a seed, and a smaller seed is no simpler world.
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
+
+requested = st.builds(
+    lambda first, length, step: [
+        day for n in range(length) if (day := first + timedelta(days=n * step)) <= LAST
+    ],
+    st.dates(FIRST, LAST),
+    st.integers(2, 40),
+    st.sampled_from([1, 1, 1, 3, 14]),
+)
+
+
+def compare(dbt: Dbt, seed: int, days: list[date], late: float, timezone: str) -> None:
+    """Compare the three paths on a world: all rows of three days, three customers by hand."""
+    world = make_world(
+        seed, customers=12, late_share=late, redelivered_share=late, timezone=timezone
+    )
+    days = sorted({*days, days[0] + timedelta(days=1)})  # a range, whatever was drawn
+    many = dbt.run(world, snapshot_dates=[str(day) for day in days], shop_timezone=timezone)
+    for day in {days[0], days[len(days) // 2], days[-1]}:
+        one = dbt.run(world, snapshot_dates=[str(day)], shop_timezone=timezone)
+        assert_same_rows(on_day(many, day), one)
+        by_hand(world, one["customer_features"], day, timezone, at_most=3)
+
+
+def by_hand(world: World, features: pd.DataFrame, day: date, timezone: str, at_most: int) -> None:
+    """Compare customers of one day with the oracle."""
+    known = Knowledge(world, day, timezone=timezone)
+    assert list(features["customer_key"]) == known.population()
+    for _, row in features.head(at_most).iterrows():
+        key = str(row["customer_key"])
+        assert_row(row, known.features(key), f"{key} on {day}")
+
+
+@settings(
+    max_examples=6,
+    deadline=None,
+    derandomize=True,
+    phases=PHASES,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    seed=st.integers(0, 2**20),
+    days=requested,
+    late=st.sampled_from([0.0, 0.1, 0.4]),
+    timezone=st.sampled_from(TIMEZONES[:2]),
+)
+def test_three_paths_one_truth(
+    dbt: Dbt, seed: int, days: list[date], late: float, timezone: str
+) -> None:
+    compare(dbt, seed, days, late, timezone)
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=2000,
+    deadline=None,
+    phases=PHASES,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    seed=st.integers(0, 2**31),
+    days=requested,
+    late=st.sampled_from([0.0, 0.1, 0.4]),
+    timezone=st.sampled_from(TIMEZONES),
+)
+def test_three_paths_one_truth_on_many_worlds(
+    dbt: Dbt, seed: int, days: list[date], late: float, timezone: str
+) -> None:
+    compare(dbt, seed, days, late, timezone)
+
+
+MUTATIONS = [
+    *(
+        ("int_customer_orders", f"(ordered_date + {w})", f"(ordered_date + {w + by})")
+        for w in (30, 90, 180, 365)
+        for by in (-1, 1)
+    ),
+    *(
+        ("int_customer_engagement", f"(occurred_date + {w})", f"(occurred_date + {w + by})")
+        for w, by in ((7, -1), (7, 1), (30, -1), (30, 1), (90, -1))  # days beyond 90 are not read
+    ),
+    ("int_customer_contacts", "(sent_date + 30)", "(sent_date + 31)"),
+    # facts of the day itself left out
+    ("int_customer_orders", "known_date <= bounds.last_date", "known_date < bounds.last_date"),
+    # the end instant: midnight is the next day's
+    (
+        "stg_orders",
+        "timezone('UTC', delivered_at)",
+        "timezone('UTC', delivered_at - interval 1 microsecond)",
+    ),
+    # the final fate of an order
+    (
+        "int_orders",
+        "orders.cancelled_date <= periods.known_date",
+        "orders.cancelled_date is not null",
+    ),
+    ("int_order_lines", "line_cancelled_date <= state_date", "line_cancelled_date is not null"),
+    # landing order instead of the order of events
+    (
+        "int_customer_service",
+        "order by rated.created_at desc, rated.review_id desc",
+        "order by rated.enter_date desc, rated.review_id desc",
+    ),
+    # the day of the event instead of the day on which it arrived
+    *(
+        (
+            name,
+            "coalesce(delivered.arrived_date, delivered.occurred_date",
+            "coalesce(delivered.occurred_date, delivered.arrived_date",
+        )
+        for name in ("stg_orders", "stg_events", "stg_reviews")
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "right", "wrong"), MUTATIONS, ids=[f"{m}-{w[:40]}" for m, _, w in MUTATIONS]
+)
+def test_wrong_sql_would_be_noticed(dbt: Dbt, model: str, right: str, wrong: str) -> None:
+    """In the SQL of one day and in that of a range, by the comparison with the oracle."""
+    world = make_world(5, customers=40, late_share=0.3, redelivered_share=0.3, timezone="UTC")
+    orders = world["orders"]
+    orders["delivered_at"] = orders["delivered_at"].dt.floor("D")  # on the very instant
+    days = [date(2025, 2, 20) - timedelta(days=n) for n in range(14)]
+    faults = {model: (right, wrong)}
+
+    def run(*days: date) -> dict[str, pd.DataFrame]:
+        texts = [str(day) for day in days]
+        return dbt.run(world, faults=faults, snapshot_dates=texts, shop_timezone="UTC")
+
+    many = run(*days)
+
+    def is_caught(features: pd.DataFrame, day: date) -> bool:
+        try:
+            by_hand(world, features, day, "UTC", at_most=len(features))
+        except AssertionError:
+            return True
+        return False
+
+    caught = [day for day in days if is_caught(on_day(many, day)["customer_features"], day)]
+    assert caught, "the SQL of a range hides it"
+    # What is wrong on a day of the range is wrong on that day alone, of all rows.
+    assert any(is_caught(run(day)["customer_features"], day) for day in caught), (
+        "the SQL of one day hides it"
+    )
+
+
+def test_right_sql_is_not_noticed(dbt: Dbt) -> None:
+    """The control: what the mutations are made of passes."""
+    world = make_world(5, customers=40, late_share=0.3, redelivered_share=0.3, timezone="UTC")
+    orders = world["orders"]
+    orders["delivered_at"] = orders["delivered_at"].dt.floor("D")
+    days = [date(2025, 2, 20) - timedelta(days=n) for n in range(3)]
+    marts = dbt.run(world, snapshot_dates=[str(day) for day in days], shop_timezone="UTC")
+    for day in days:
+        by_hand(world, on_day(marts, day)["customer_features"], day, "UTC", at_most=40)
