@@ -60,7 +60,10 @@ def test_the_requested_days_stand_in_one_model(dbt: Dbt) -> None:
     """Only whether they are one or many shapes other SQL."""
     one = dbt.compiled(snapshot_dates=DAYS[:1])
     another = dbt.compiled(snapshot_dates=["2024-02-29"])
-    few, many = dbt.compiled(snapshot_dates=DAYS), dbt.compiled(snapshot_dates=[*DAYS, "2026-01-31"])
+    few, many = (
+        dbt.compiled(snapshot_dates=DAYS),
+        dbt.compiled(snapshot_dates=[*DAYS, "2026-01-31"]),
+    )
     for left, right in ((one, another), (few, many)):
         assert [a.name for a, b in zip(left, right, strict=True) if a.sql != b.sql] == [
             "int_snapshot_dates"

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from expectations.schema import Table
     from orchestration.resources.dbt import NodeResult
 
-# Days read from the mart at once: 20 days of 9,000 x 72 are 100 MB.
+# Days read from the mart at once: 20 days of 9,000 x 88 are 130 MB.
 DAYS_PER_EXPORT = 20
 
 DESCRIPTIONS = {
