@@ -51,7 +51,7 @@ from mart_sql import (
 )
 from mart_world import Size, last_days, write_world
 
-SIZE = Size(events=2_000_000, customers=115_000)  # 97,000 of them have an event
+SIZE = Size(events=2_000_000, customers=115_000)  # 94,494 of them have an event
 ENGAGEMENT = ["int_customer_days", "int_customer_engagement"]
 HISTORIES = ["int_purchase_histories", "int_purchase_rhythm", "int_customer_last_events"]
 
