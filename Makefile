@@ -57,10 +57,10 @@ backfill: setup
 	@$(HOLDFAST) run --from $(FROM) $(if $(TO),--to $(TO))
 
 test: setup .venv/.installed-dev
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: setup .venv/.installed-dev
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -n 2 -m slow
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
