@@ -136,23 +136,9 @@ class _CountExpectation(BatchExpectation, ABC):
 
     domain_keys: ClassVar[tuple[str, ...]] = ("batch_id",)
 
-    def flaws(self, partition: str | None = None) -> dict[str, str]:
-        """SQL conditions of which a row is counted, by label.
-
-        `partition` is the SQL of the audited partition; None: as the suite was told.
-        """
-        raise NotImplementedError
-
     def _query(self) -> str:
         """One row of counts, one column per label, over the table `batch`."""
-        flaws = self.flaws()
-        # Through a subquery, since a filter holds no window function; count(*) FILTER, since
-        # count_if over no rows is null.
-        found = ", ".join(f"({sql}) AS flaw_{i}" for i, sql in enumerate(flaws.values()))
-        counts = ", ".join(
-            f"count(*) FILTER (WHERE flaw_{i}) AS {_quoted(label)}" for i, label in enumerate(flaws)
-        )
-        return f"SELECT {counts} FROM (SELECT {found} FROM batch)"
+        raise NotImplementedError
 
     @classmethod
     def _in_words(cls, arguments: Mapping[str, Any]) -> str:
@@ -282,7 +268,28 @@ def _literal(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-class ExpectColumnsToBeComplete(_CountExpectation):
+class _RowExpectation(_CountExpectation, ABC):
+    """Counts rows, each by a condition of its own."""
+
+    def flaws(self, partition: str | None = None) -> dict[str, str]:
+        """SQL conditions of which a row is counted, by label.
+
+        `partition` is the SQL of the audited partition; None: as the suite was told.
+        """
+        raise NotImplementedError
+
+    def _query(self) -> str:
+        flaws = self.flaws()
+        # Through a subquery, since a filter holds no window function; count(*) FILTER, since
+        # count_if over no rows is null.
+        found = ", ".join(f"({sql}) AS flaw_{i}" for i, sql in enumerate(flaws.values()))
+        counts = ", ".join(
+            f"count(*) FILTER (WHERE flaw_{i}) AS {_quoted(label)}" for i, label in enumerate(flaws)
+        )
+        return f"SELECT {counts} FROM (SELECT {found} FROM batch)"
+
+
+class ExpectColumnsToBeComplete(_RowExpectation):
     """No column of `columns` holds a null."""
 
     columns: list[str]
@@ -297,7 +304,7 @@ class ExpectColumnsToBeComplete(_CountExpectation):
         return f"No null in {_names(arguments['columns'])}."
 
 
-class ExpectColumnsToBeFinite(_CountExpectation):
+class ExpectColumnsToBeFinite(_RowExpectation):
     """No column of `columns` holds NaN or an infinity. A null is neither."""
 
     columns: list[str]
@@ -313,7 +320,7 @@ class ExpectColumnsToBeFinite(_CountExpectation):
         return f"Neither NaN nor infinity in {_names(arguments['columns'])}."
 
 
-class ExpectColumnsToBeWithinBounds(_CountExpectation):
+class ExpectColumnsToBeWithinBounds(_RowExpectation):
     """Each column of `bounds` lies within its [minimum, maximum]; None is open."""
 
     bounds: dict[str, list[Any]]
@@ -340,7 +347,7 @@ class ExpectColumnsToBeWithinBounds(_CountExpectation):
         return f"Within bounds: {'; '.join(parts)}."
 
 
-class ExpectColumnsToBeInSets(_CountExpectation):
+class ExpectColumnsToBeInSets(_RowExpectation):
     """Each column of `allowed` holds only the values listed for it, or null."""
 
     allowed: dict[str, list[Any]]
@@ -362,7 +369,7 @@ class ExpectColumnsToBeInSets(_CountExpectation):
         return f"Only declared values: {'; '.join(parts)}."
 
 
-class ExpectColumnsNotToMatchRegex(_CountExpectation):
+class ExpectColumnsNotToMatchRegex(_RowExpectation):
     """No text of `columns` contains a match of `regex` (RE2)."""
 
     columns: list[str]
@@ -378,7 +385,7 @@ class ExpectColumnsNotToMatchRegex(_CountExpectation):
         return f"No match of {arguments['regex']} in {_names(arguments['columns'])}."
 
 
-class ExpectKeyToBeUnique(_CountExpectation):
+class ExpectKeyToBeUnique(_RowExpectation):
     """No two rows agree in all of `columns`; counts the rows beyond the first of each key."""
 
     columns: list[str]
@@ -394,7 +401,7 @@ class ExpectKeyToBeUnique(_CountExpectation):
         return f"One row per {_names(arguments['columns'])}."
 
 
-class ExpectColumnToEqualPartition(_CountExpectation):
+class ExpectColumnToEqualPartition(_RowExpectation):
     """Every row of `date_column` is the audited `partition` (a suite parameter, ISO date)."""
 
     date_column: str  # not `column`: the library would give it a section of its own in its docs
@@ -415,7 +422,7 @@ class ExpectColumnToEqualPartition(_CountExpectation):
         return f"Every {arguments['date_column']} is the partition."
 
 
-class ExpectRowsToSatisfy(_CountExpectation):
+class ExpectRowsToSatisfy(_RowExpectation):
     """Every row satisfies the SQL `condition`; unknown passes, as in a CHECK constraint."""
 
     condition: str
@@ -435,10 +442,6 @@ class ExpectTableToSatisfy(_CountExpectation):
 
     condition: str
     success_keys: ClassVar[tuple[str, ...]] = ("condition",)
-
-    def flaws(self, partition: str | None = None) -> dict[str, str]:
-        """Nothing of a single row."""
-        return {}
 
     def count(self) -> str:
         """SQL aggregate: 1 if the rows do not satisfy the condition, else 0."""
@@ -464,10 +467,6 @@ class _SchemaExpectation(_CountExpectation, ABC):
     def unexpected(self, schema: pa.Schema) -> dict[str, int]:
         """Columns that are not as declared, by label."""
         raise NotImplementedError
-
-    def flaws(self, partition: str | None = None) -> dict[str, str]:
-        """Nothing of a single row."""
-        return {}
 
     def _validate(
         self,
@@ -569,7 +568,7 @@ def spotless(
             if "batch" in expectation.condition and sum(map(bool, map(len, batches.values()))) > 1:
                 return set()  # a subquery would see the rows of all partitions
             counts.append(expectation.count())
-        elif isinstance(expectation, _CountExpectation):
+        elif isinstance(expectation, _RowExpectation):
             for condition in expectation.flaws("audited_partition").values():
                 confined = _WINDOW.sub(_confine, condition)
                 (alone if confined == condition else windowed).append(confined)
@@ -577,10 +576,12 @@ def spotless(
             least = int(expectation.min_value or 0)
         else:
             return set()
-    audited = pa.array([day for day, batch in batches.items() for _ in range(len(batch))])
-    rows = pa.concat_tables(list(batches.values()))
+    rows = [
+        batch.append_column("audited_partition", pa.repeat(pa.scalar(day, pa.date32()), len(batch)))
+        for day, batch in batches.items()
+    ]
     database = _database()
-    database.register("batch", rows.append_column("audited_partition", audited.cast(pa.date32())))
+    database.register("batch", pa.concat_tables(rows))
     # Windows apart: through a window every column of the query would have to be carried.
     counts += [f"count(*) FILTER (WHERE {condition})" for condition in alone]
     queries = [f"SELECT audited_partition FROM batch GROUP BY 1 HAVING {' + '.join(counts)} > 0"]
