@@ -322,15 +322,16 @@
 
 
 {#
-    For what does not add up (a maximum, a share): CTE `<intervals>_periods`, the periods between
-    requested days in which nothing in sight of a customer changed, to be worked out once each.
-    `intervals` names a CTE with customer_key, enter_date and exit_date.
+    For what does not add up (a maximum, a share): CTE `<intervals>_periods`, every interval in each
+    period between requested days, [from_date, until_date), in which nothing in sight of its customer
+    changed: what is worked out of them is worked out once a period. `intervals` names a CTE with
+    customer_key, enter_date and exit_date.
 #}
 {% macro periods(intervals) -%}
     {%- if is_one_day() %}
     {{ intervals }}_periods as (
-        select distinct
-            intervals.customer_key,
+        select
+            intervals.*,
             spine.snapshot_date as from_date,
             {{ end_of_time() }} as until_date
         from {{ intervals }} as intervals
@@ -354,7 +355,7 @@
             on intervals.exit_date <= bounds.last_date and intervals.exit_date > bounds.first_date
     ),
 
-    {{ intervals }}_periods as (
+    {{ intervals }}_steps as (
         select
             customer_key,
             snapshot_date as from_date,
@@ -369,7 +370,20 @@
             from {{ intervals }}_changes as changes
             inner join ({{ calendar() }}) as calendar
                 on changes.change_date = calendar.calendar_date
-        ) as steps
+        ) as days
+    ),
+
+    {{ intervals }}_periods as (
+        select
+            intervals.*,
+            steps.from_date,
+            steps.until_date
+        from {{ intervals }}_steps as steps
+        inner join {{ intervals }} as intervals
+            on
+                steps.customer_key = intervals.customer_key
+                and intervals.enter_date <= steps.from_date
+                and intervals.exit_date > steps.from_date
     )
     {%- endif %}
 {%- endmacro %}

@@ -37,17 +37,12 @@ in_sight as (
 
 largest as (
     select
-        periods.customer_key,
-        periods.from_date,
-        periods.until_date,
-        max(in_sight.revenue_amount) as max_order_amount_365d
-    from in_sight_periods as periods
-    inner join in_sight
-        on
-            periods.customer_key = in_sight.customer_key
-            and in_sight.enter_date <= periods.from_date
-            and in_sight.exit_date > periods.from_date
-    group by periods.customer_key, periods.from_date, periods.until_date
+        customer_key,
+        from_date,
+        until_date,
+        max(revenue_amount) as max_order_amount_365d
+    from in_sight_periods
+    group by customer_key, from_date, until_date
 ),
 
 -- A shop that has told of no delivery in a year has no undelivered orders: nothing is known of them.

@@ -40,18 +40,13 @@ in_sight as (
 
 categories as (
     select
-        periods.customer_key,
-        periods.from_date,
-        periods.until_date,
-        in_sight.category,
-        sum(in_sight.net_quantity) as item_count
-    from in_sight_periods as periods
-    inner join in_sight
-        on
-            periods.customer_key = in_sight.customer_key
-            and in_sight.enter_date <= periods.from_date
-            and in_sight.exit_date > periods.from_date
-    group by periods.customer_key, periods.from_date, periods.until_date, in_sight.category
+        customer_key,
+        from_date,
+        until_date,
+        category,
+        sum(net_quantity) as item_count
+    from in_sight_periods
+    group by customer_key, from_date, until_date, category
 ),
 
 shares as (

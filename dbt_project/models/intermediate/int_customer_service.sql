@@ -60,20 +60,15 @@ rated as (
 
 ranked as (
     select
-        periods.customer_key,
-        periods.from_date,
-        periods.until_date,
+        rated.customer_key,
+        rated.from_date,
+        rated.until_date,
         rated.rating as last_rating,
         row_number() over (
-            partition by periods.customer_key, periods.from_date
+            partition by rated.customer_key, rated.from_date
             order by rated.created_at desc, rated.review_id desc
         ) as recency
-    from rated_periods as periods
-    inner join rated
-        on
-            periods.customer_key = rated.customer_key
-            and rated.enter_date <= periods.from_date
-            and rated.exit_date > periods.from_date
+    from rated_periods as rated
 ),
 
 last_ratings as (
