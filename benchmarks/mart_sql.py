@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -17,6 +16,8 @@ import duckdb
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "dbt_project"))
+
+from mart_project import Dbt, Model  # noqa: E402
 
 TIMEZONE = "Europe/Berlin"
 INPUTS = ["int_order_lines", "int_orders", "int_customer_days"]
@@ -33,34 +34,21 @@ REST = {
 }
 
 
-@dataclass(frozen=True)
-class Model:
-    """One model as dbt compiled it."""
-
-    schema: str
-    name: str
-    is_view: bool
-    sql: str
-
-    def ending_in(self, select: str) -> str:
-        """Return the model's SQL with another final select."""
-        return self.sql[: self.sql.rindex("\nselect")] + "\n" + select
-
-
 Mart = dict[str, Model]
+
+
+def ending_in(model: Model, select: str) -> str:
+    """Return a model's SQL with another final select."""
+    sql = model.sql.strip()
+    return sql[: sql.rindex("\nselect")] + "\n" + select
 
 
 def compile_mart() -> tuple[Mart, Mart]:
     """Return the models in dbt's order, as compiled for one day and for many."""
-    from mart_project import Dbt
-
     with tempfile.TemporaryDirectory(prefix="holdfast-benchmark-") as folder:
         dbt = Dbt(Path(folder))
         one, many = (
-            {
-                m.name: Model(m.schema, m.name, m.is_view, m.sql.strip())
-                for m in dbt.compiled(snapshot_dates=days, shop_timezone=TIMEZONE)
-            }
+            {m.name: m for m in dbt.compiled(snapshot_dates=days, shop_timezone=TIMEZONE)}
             for days in (["2025-02-01"], ["2025-02-01", "2025-02-02"])
         )
     return one, many
@@ -112,7 +100,7 @@ def checksum(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[object, .
 def measured(mart: Mart) -> dict[str, str]:
     """Return the queries of what adds up, by the CTE that holds it."""
     return {
-        cte: mart[name].ending_in(f"select * from {cte}")
+        cte: ending_in(mart[name], f"select * from {cte}")
         for name, ctes in MEASURED.items()
         for cte in ctes
     }
@@ -121,11 +109,12 @@ def measured(mart: Mart) -> dict[str, str]:
 def rest(mart: Mart) -> dict[str, str]:
     """Return the queries of what does not add up, spread over the requested days."""
     return {
-        column: mart[name].ending_in(
+        column: ending_in(
+            mart[name],
             f"select spine.snapshot_date, {cte}.customer_key, {cte}.{column}"
             f" from intermediate.int_snapshot_dates as spine inner join {cte}"
             f" on {cte}.from_date <= spine.snapshot_date"
-            f" and {cte}.until_date > spine.snapshot_date"
+            f" and {cte}.until_date > spine.snapshot_date",
         )
         for name, (cte, column) in REST.items()
     }

@@ -9,6 +9,7 @@ the shop's midnight, and days of 23 and 25 hours.
 from __future__ import annotations
 
 from datetime import date, timedelta
+from functools import cache
 
 import pandas as pd
 import pytest
@@ -149,14 +150,21 @@ MUTATIONS = [
 ]
 
 
+@cache
+def at_midnight() -> World:
+    """A world in which orders are delivered on the very instant that begins a day."""
+    world = make_world(5, customers=40, late_share=0.3, redelivered_share=0.3, timezone="UTC")
+    orders = world["orders"]
+    orders["delivered_at"] = orders["delivered_at"].dt.floor("D")
+    return world
+
+
 @pytest.mark.parametrize(
     ("model", "right", "wrong"), MUTATIONS, ids=[f"{m}-{w[:40]}" for m, _, w in MUTATIONS]
 )
 def test_wrong_sql_would_be_noticed(dbt: Dbt, model: str, right: str, wrong: str) -> None:
     """In the SQL of one day and in that of a range, by the comparison with the oracle."""
-    world = make_world(5, customers=40, late_share=0.3, redelivered_share=0.3, timezone="UTC")
-    orders = world["orders"]
-    orders["delivered_at"] = orders["delivered_at"].dt.floor("D")  # on the very instant
+    world = at_midnight()
     days = [date(2025, 2, 20) - timedelta(days=n) for n in range(14)]
     faults = {model: (right, wrong)}
 
@@ -183,9 +191,7 @@ def test_wrong_sql_would_be_noticed(dbt: Dbt, model: str, right: str, wrong: str
 
 def test_right_sql_is_not_noticed(dbt: Dbt) -> None:
     """The control: what the mutations are made of passes."""
-    world = make_world(5, customers=40, late_share=0.3, redelivered_share=0.3, timezone="UTC")
-    orders = world["orders"]
-    orders["delivered_at"] = orders["delivered_at"].dt.floor("D")
+    world = at_midnight()
     days = [date(2025, 2, 20) - timedelta(days=n) for n in range(3)]
     marts = dbt.run(world, snapshot_dates=[str(day) for day in days], shop_timezone="UTC")
     for day in days:
