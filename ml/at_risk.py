@@ -7,10 +7,12 @@ probabilities and margins (they come with the scores), randomisation (campaigns/
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 import numpy as np
 import pandas as pd
+
+from ml.frames import join_customers
 
 CHANNELS = ("email", "sms", "phone", "post")
 # In order of preference. A service message in writing is better than none when the customer does
@@ -36,6 +38,18 @@ COLUMNS = [
     "last_contact_date",
     "account_type",
     "rfm_segment",
+]
+# What decides a play and its channel.
+_PLAYED_BY = [
+    "open_ticket_count",
+    "low_rating_count_90d",
+    "undelivered_order_count",
+    "account_type",
+    "is_top_margin",
+    "is_discount_sensitive",
+    "reason_1",
+    "days_since_last_order",
+    *(f"has_{channel}_consent" for channel in CHANNELS),
 ]
 TOP_MARGIN_QUANTILE = 0.95
 DISCOUNT_SENSITIVE_RATE = 0.5
@@ -74,8 +88,8 @@ def at_risk_list(
     of one day, or the previous list is not earlier.
     """
     day = _day(scores, status, segments)
-    known = scores[["customer_key"]].merge(status[["customer_key"]], validate="one_to_one")
-    if missing := len(scores) - len(known):  # `isin` on strings of Arrow takes ten times as long
+    known = join_customers(scores[["customer_key"]], status[["customer_key"]])
+    if missing := len(scores) - len(known):
         raise ValueError(f"{missing} scored customers of {day} are not in customer_status")
     margin = scores["expected_margin_amount"].astype("float64")
     # A quantile that occurs, so that equal margins are treated alike.
@@ -84,21 +98,11 @@ def at_risk_list(
     )
     at_risk = scores["margin_at_risk_amount"].astype("float64")
     asked = scores["risk_band"].isin(list(risk_bands)) & (at_risk > 0)
-    frame = (
-        scores.assign(is_top_margin=(margin >= top_margin) & (margin > 0), at_risk=at_risk)[asked]
-        .merge(
-            status.drop(columns="snapshot_date", errors="ignore"),
-            on="customer_key",
-            how="inner",
-            validate="one_to_one",
-        )
-        .merge(
-            segments[["customer_key", "rfm_segment"]],
-            on="customer_key",
-            how="left",
-            validate="one_to_one",
-        )
+    frame = join_customers(
+        scores.assign(is_top_margin=(margin >= top_margin) & (margin > 0), at_risk=at_risk)[asked],
+        status.drop(columns="snapshot_date", errors="ignore"),
     )
+    frame = join_customers(frame, segments[["customer_key", "rfm_segment"]], how="left")
     frame["is_discount_sensitive"] = _discount_sensitive(frame["customer_key"], features)
 
     consents = [f"has_{channel}_consent" for channel in CHANNELS]
@@ -116,7 +120,7 @@ def at_risk_list(
     )
     frame["snapshot_date"] = day
     frame["priority"] = np.arange(1, len(frame) + 1, dtype=np.int64)
-    plays = [_play(row) for row in frame.to_dict("records")]
+    plays = [_play(row) for row in frame[_PLAYED_BY].to_dict("records")]
     frame["suggested_play"] = pd.Series([play for play, _, _ in plays], dtype="object")
     frame["contact_channel"] = pd.Series([channel for _, channel, _ in plays], dtype="object")
     frame["main_reason"] = pd.Series([reason for _, _, reason in plays], dtype="object")
@@ -178,10 +182,10 @@ def _days_before(keys: pd.Series, previous: pd.DataFrame | None, day: date) -> p
 
 def _day(*frames: pd.DataFrame) -> date:
     days = {
-        value
+        value.date() if isinstance(value, datetime) else value
         for frame in frames
         if "snapshot_date" in frame
-        for value in pd.to_datetime(frame["snapshot_date"]).dt.date.unique()
+        for value in frame["snapshot_date"].unique()
     }
     if len(days) != 1:
         raise ValueError(f"partitions of one day are needed, got {sorted(map(str, days))}")

@@ -122,15 +122,16 @@ def assign(model: SegmentModel, status: pd.DataFrame) -> pd.DataFrame:
     """
     status = status.sort_values("customer_key").reset_index(drop=True)
     frame = status[["customer_key"]].copy()
-    frame["cluster_id"] = pd.array([pd.NA] * len(frame), dtype="Int64")
+    ids = np.zeros(len(frame), dtype=np.int64)
     names = np.full(len(frame), None, dtype=object)
     scored = (status["lifecycle"] != "prospect").to_numpy()
     if scored.any():
         with _one_thread():
             labels = model.estimator.predict(_matrix(status[scored]))
         clusters = model.metadata["clusters"]
-        frame.loc[scored, "cluster_id"] = [clusters[label]["id"] for label in labels]
-        names[scored] = [clusters[label]["name"] for label in labels]
+        ids[scored] = np.array([cluster["id"] for cluster in clusters])[labels]
+        names[scored] = np.array([cluster["name"] for cluster in clusters], dtype=object)[labels]
+    frame["cluster_id"] = pd.arrays.IntegerArray(ids, ~scored)
     frame["cluster_name"] = pd.Series(names, dtype="object")
     return frame
 

@@ -38,6 +38,11 @@ _CODES = {
 RFM_SEGMENTS = tuple(_CODES)
 SEGMENT_OF_CODE = {code: name for name, codes in _CODES.items() for code in codes.split()}
 
+# Looked up by the three scores, each less one.
+_CODE_AT = np.array(
+    [[[f"{r}{f}{m}" for m in range(1, 6)] for f in range(1, 6)] for r in range(1, 6)], dtype=object
+)
+
 _QUINTILES = (0.2, 0.4, 0.6, 0.8)
 
 
@@ -115,18 +120,20 @@ def apply(points: CutPoints, status: pd.DataFrame) -> pd.DataFrame:
         "frequency_score": 1 + exceeded(points.frequency_order_count, "order_count_365d"),
         "monetary_score": 1 + exceeded(points.monetary_amount, "revenue_amount_365d"),
     }
-    codes = ["".join(map(str, row)) for row in zip(*scores.values(), strict=True)]
     for name, values in scores.items():
-        frame[name] = pd.array([pd.NA] * len(frame), dtype="Int64")
-        frame.loc[scored, name] = values
-    for name, words in {
-        "rfm_code": codes,
-        "rfm_segment": [SEGMENT_OF_CODE[code] for code in codes],
-        "rfm_version": [points.version] * len(codes),
-    }.items():
-        column = np.full(len(frame), None, dtype=object)
-        column[scored] = words
-        frame[name] = pd.Series(column, dtype="object")
+        column = np.ones(len(frame), dtype=np.int64)
+        column[scored] = values
+        frame[name] = pd.arrays.IntegerArray(column, ~scored)
+    recency, frequency, money = scores.values()
+    codes = np.full(len(frame), None, dtype=object)
+    codes[scored] = _CODE_AT[recency - 1, frequency - 1, money - 1]
+    versions = np.full(len(frame), None, dtype=object)
+    versions[scored] = points.version
+    frame["rfm_code"] = pd.Series(codes, dtype="object")
+    frame["rfm_segment"] = (
+        frame["rfm_code"].map(SEGMENT_OF_CODE, na_action="ignore").astype("object")
+    )
+    frame["rfm_version"] = pd.Series(versions, dtype="object")
     return frame
 
 

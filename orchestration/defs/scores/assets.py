@@ -26,6 +26,7 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
     def churn_scores(run: Run, day: date) -> Made:
         import pandas as pd
 
+        from ml.frames import join_customers
         from ml.reasons import reasons
         from ml.scoring import score
         from ml.value import expected_margin, margin_at_risk
@@ -45,15 +46,15 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         status = platform.lake.read_frame(sources[1], [day], ["customer_key", "is_margin_known"])
         scores = score(model, features)
         if len(scores):
-            scores = scores.merge(reasons(model, features, features), on="customer_key")
+            scores = join_customers(scores, reasons(model, features, features))
         else:
             scores = scores.assign(reason_1=None, reason_2=None, reason_3=None)
         margin = expected_margin(
-            features.merge(status, on="customer_key", validate="one_to_one"),
+            join_customers(features, status),
             platform.home.shop.horizon_days,
             platform.settings.margin_rate,
         )
-        scores = scores.merge(margin, on="customer_key", validate="one_to_one")
+        scores = join_customers(scores, margin)
         scores = scores.assign(
             margin_at_risk_amount=pd.Series(
                 margin_at_risk(scores["churn_probability"], scores["expected_margin_amount"]),

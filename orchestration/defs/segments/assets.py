@@ -25,6 +25,7 @@ def segment_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDe
     )
     def customer_segments(run: Run, day: date) -> Made:
         from ml.clustering import assign
+        from ml.frames import join_customers
         from ml.rfm import apply
 
         platform, table = run.platform, mart_tables()["customer_status"]
@@ -38,9 +39,7 @@ def segment_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDe
                 allow_retries=False,
             )
         status = platform.lake.read_frame(table, [day], money_as_float=True)
-        frame = apply(model.cut_points, status).merge(
-            assign(model.clusters, status), on="customer_key", validate="one_to_one"
-        )
+        frame = join_customers(apply(model.cut_points, status), assign(model.clusters, status))
         frame["cluster_model_version"] = frame["cluster_id"].map(
             lambda value: None if value is None or value != value else model.version,
             na_action="ignore",
