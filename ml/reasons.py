@@ -32,12 +32,10 @@ NO_FURTHER_REASON = "no further sign of leaving"
 # Log-odds below which a contribution is not worth a word: 0.02 moves a probability by 0.5 points.
 _SMALLEST = 0.02
 
-# Copies per call of the model: 4 MB stay in the cache, and halve the time of 90,000 in one call.
+# Rows per call of the model: 4 MB stay in the cache, and halve the time of 90,000 in one call.
 _ROWS_AT_ONCE = 8_000
+_CUSTOMERS_AT_ONCE = 500  # of whom there is a copy per group
 _WORKERS = 2
-
-# Customers per prediction: 16 copies of 10,000 rows of 84 doubles are 108 MB.
-_BATCH_ROWS = 10_000
 
 Row = Mapping[str, float]
 
@@ -90,47 +88,34 @@ def contributions(estimator: Any, features: pd.DataFrame, reference: pd.DataFram
 
 
 def _contributions(estimator: Any, matrix: np.ndarray, medians: np.ndarray) -> np.ndarray:
-    """Return an array of shape (rows, groups), rounded to 6 digits."""
+    """Return an array of shape (rows, groups), rounded to 6 digits; zero for rows at low risk."""
     from threadpoolctl import threadpool_limits
 
     effects = np.zeros((len(matrix), len(GROUPS)))
-    with threadpool_limits(1):
-        for start in range(0, len(matrix), _BATCH_ROWS):
-            batch = slice(start, start + _BATCH_ROWS)
-            effects[batch] = _ablate(estimator, matrix[batch], medians)
+    with threadpool_limits(1), ThreadPoolExecutor(_WORKERS) as pool:  # NumPy lets go of the GIL
+        starts = range(0, len(matrix), _ROWS_AT_ONCE)
+        batches = [matrix[start : start + _ROWS_AT_ONCE] for start in starts]
+        base = np.concatenate([np.empty(0), *pool.map(partial(_log_odds, estimator), batches)])
+        asked = np.flatnonzero(base >= np.log(MEDIUM_RISK / (1 - MEDIUM_RISK)))
+        parts = [
+            asked[i : i + _CUSTOMERS_AT_ONCE] for i in range(0, len(asked), _CUSTOMERS_AT_ONCE)
+        ]
+        ablated = pool.map(lambda part: _ablate(estimator, matrix[part], medians), parts)
+        for part, odds in zip(parts, ablated, strict=True):
+            effects[part] = base[part, None] - odds
     return np.round(effects, 6)
 
 
-def _ablate(estimator: Any, matrix: np.ndarray, medians: np.ndarray) -> np.ndarray:
-    """Return the fall in log-odds per row and group, from predictions over all copies together.
+def _ablate(estimator: Any, rows: np.ndarray, medians: np.ndarray) -> np.ndarray:
+    """Return the log-odds per row and group with that group's features made typical.
 
-    Not one call a group: a forest spends 30 ms a call before it looks at a row. Rows at low
-    risk, and groups in which a row is typical already, cost no prediction.
+    One prediction over all copies, not one a group: a forest spends 30 ms a call before it looks
+    at a row.
     """
-    base = _log_odds(estimator, matrix)
-    asked = base >= np.log(MEDIUM_RISK / (1 - MEDIUM_RISK))
-    effects = np.zeros((len(matrix), len(GROUPS)))
-    copies, places = [], []
-    for group in GROUPS:
-        columns = [FEATURES.index(name) for name in group.features]
-        own, typical = matrix[:, columns], medians[columns]
-        differs = ~((own == typical) | (np.isnan(own) & np.isnan(typical))).all(axis=1) & asked
-        ablated = matrix[differs]
-        ablated[:, columns] = typical
-        copies.append(ablated)
-        places.append(differs)
-    if not any(len(copy) for copy in copies):
-        return effects
-    rows = np.concatenate(copies)
-    parts = [rows[at : at + _ROWS_AT_ONCE] for at in range(0, len(rows), _ROWS_AT_ONCE)]
-    with ThreadPoolExecutor(_WORKERS) as pool:  # NumPy lets go of the interpreter
-        odds = np.concatenate(list(pool.map(partial(_log_odds, estimator), parts)))
-    at = 0
-    for i, differs in enumerate(places):
-        count = int(differs.sum())
-        effects[differs, i] = base[differs] - odds[at : at + count]
-        at += count
-    return effects
+    copies = np.repeat(rows[None], len(GROUPS), axis=0)
+    for copy, columns in zip(copies, _COLUMNS, strict=True):
+        copy[:, columns] = medians[columns]
+    return _log_odds(estimator, copies.reshape(-1, rows.shape[1])).reshape(len(GROUPS), -1).T
 
 
 def _medians(reference: pd.DataFrame) -> np.ndarray:
@@ -432,3 +417,5 @@ GROUPS: tuple[Group, ...] = (
         _contact,
     ),
 )
+
+_COLUMNS = [[FEATURES.index(name) for name in group.features] for group in GROUPS]
