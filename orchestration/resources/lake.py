@@ -56,6 +56,7 @@ class Lake:
         self.root = root
         self.catalog = catalog
         self._up_to_date: set[str] = set()  # tables whose stored schema was compared
+        self._listed: dict[str, tuple[int, list[tuple[str, str]]]] = {}  # version, its files
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -142,12 +143,9 @@ class Lake:
         schema = arrow_schema(table)
         if columns is not None:
             schema = pa.schema([schema.field(name) for name in columns])
-        delta = self._open(table)
-        if delta is None:
-            return schema.empty_table()
         wanted = None if days is None else {day.isoformat() for day in days}
         parts = []
-        for uri, day in sorted(self._files(delta, table), key=lambda pair: pair[1]):
+        for uri, day in self._files(table):
             if wanted is not None and day not in wanted:
                 continue
             names = [n for n in schema.names if n != table.partition_by]
@@ -288,16 +286,35 @@ class Lake:
         # A new column is nullable and is merged in; anything else is a new table.
         return "merge" if any(column.name not in have for column in table.columns) else None
 
-    def _files(self, delta: DeltaTable, table: Table) -> list[tuple[str, str]]:
+    def _files(self, table: Table) -> list[tuple[str, str]]:
+        """Return the files of the newest version with their partitions, in order of those.
+
+        Opening a table costs 4 ms and a day reads 13; a version that is still the newest was read
+        before.
+        """
         import pyarrow as pa
 
+        log = self.root / table.name / "_delta_log"
+        version, files = self._listed.get(table.name, (-1, []))
+        if (log / f"{version:020d}.json").is_file() and not (
+            log / f"{version + 1:020d}.json"
+        ).is_file():
+            return files
+        delta = self._open(table)
+        if delta is None:
+            return []
         actions = pa.table(delta.get_add_actions(flatten=True))
         days = actions.column(f"partition.{table.partition_by}").to_pylist()
         paths = actions.column("path").to_pylist()
-        return [
-            (str(self.root / table.name / path), day.isoformat())
-            for path, day in zip(paths, days, strict=True)
-        ]
+        files = sorted(
+            (
+                (str(self.root / table.name / path), day.isoformat())
+                for path, day in zip(paths, days, strict=True)
+            ),
+            key=lambda pair: pair[1],
+        )
+        self._listed[table.name] = delta.version(), files
+        return files
 
     @staticmethod
     def _with_partition(part: pa.Table, table: Table, day: str, schema: pa.Schema) -> pa.Table:
