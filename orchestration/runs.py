@@ -14,6 +14,7 @@ import dagster as dg
 
 from orchestration.definitions import build_defs
 from orchestration.defs.daily import DAYS_PER_RUN, RESCORE_TAG
+from orchestration.defs.jobs import range_tags
 from orchestration.resources.instance import open_instance, process_tags, reconcile
 from orchestration.settings import Settings
 
@@ -75,8 +76,7 @@ def run_job(
         run_tags = {**process_tags(), **(tags or {})}
         partition = None
         if start is not None and end is not None and start != end:
-            run_tags["dagster/asset_partition_range_start"] = start.isoformat()
-            run_tags["dagster/asset_partition_range_end"] = end.isoformat()
+            run_tags.update(range_tags(start.isoformat(), end.isoformat()))
         elif start is not None:
             partition = start.isoformat()
         result = job.execute_in_process(

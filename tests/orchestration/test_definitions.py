@@ -18,7 +18,9 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from orchestration.definitions import build_defs
-from orchestration.defs.daily import BACKFILL, daily_partitions
+from orchestration.defs.daily import BACKFILL, DAYS_PER_RUN, daily_partitions
+from orchestration.defs.jobs import due_days, range_tags
+from orchestration.resources.catalog import Catalog, Publication
 from orchestration.resources.home import Home, Shop
 from orchestration.resources.platform import Platform
 from orchestration.resources.warehouse import POOL
@@ -321,17 +323,26 @@ def test_a_schedule_that_is_not_there_cannot_fire(
         }
 
 
-def tick(shop: Shop, at: str) -> list[tuple[str | None, str | None]]:
+def ask(shop: Shop, at: str, home: Path | None = None) -> list[dg.RunRequest]:
     """Return what the daily schedule asks for at `at`, in the shop's own time."""
     import datetime
     from zoneinfo import ZoneInfo
 
-    repository = build_defs(Settings(env="prod"), shop=shop).get_repository_def()
-    schedule = repository.get_schedule_def("daily_schedule")
+    settings = Settings(env="prod", **({"home": home} if home else {}))
+    definitions = build_defs(settings, shop=shop)
+    schedule = definitions.get_repository_def().get_schedule_def("daily_schedule")
     moment = datetime.datetime.fromisoformat(at).replace(tzinfo=ZoneInfo(shop.shop_timezone))
-    context = dg.build_schedule_context(scheduled_execution_time=moment, repository_def=repository)
-    requests = schedule.evaluate_tick(context).run_requests or []
-    return [(one.run_key, one.partition_key) for one in requests]
+    context = dg.build_schedule_context(
+        scheduled_execution_time=moment,
+        repository_def=definitions.get_repository_def(),
+        resources=definitions.resources,
+    )
+    return list(schedule.evaluate_tick(context).run_requests or [])
+
+
+def tick(shop: Shop, at: str) -> list[tuple[str | None, str | None]]:
+    """Return run key and partition of what the daily schedule asks for in a new home."""
+    return [(one.run_key, one.partition_key) for one in ask(shop, at)]
 
 
 LIVE = Shop("Europe/Berlin", "EUR", date(2024, 1, 1))
@@ -359,6 +370,36 @@ def test_a_tick_is_the_shop_day_that_ended(shop: Shop, at: str, day: str) -> Non
 
 def test_a_tick_before_there_is_a_day_asks_for_nothing() -> None:
     assert tick(LIVE, "2024-01-01 04:00") == []
+
+
+@pytest.mark.parametrize(
+    ("last_made", "expected"),
+    [
+        (date(2024, 4, 30), ("2024-05-01", {})),
+        (date(2024, 4, 27), (None, range_tags("2024-04-28", "2024-05-01"))),
+    ],
+)
+def test_a_tick_makes_up_for_days_on_which_nothing_ran(
+    tmp_path: Path, last_made: date, expected: tuple[str | None, dict[str, str]]
+) -> None:
+    """After a week of downtime the schedule asked for the last day only, and left a gap."""
+    home = Home.create(tmp_path, LIVE)
+    publication = Publication("churn_scores", last_made.isoformat(), 0, "hash", 1, 1)
+    log = home.lake / "churn_scores" / "_delta_log"
+    log.mkdir(parents=True)
+    (log / f"{0:020d}.json").touch()
+    Catalog(home.catalog).index([publication])
+    [asked] = ask(LIVE, "2024-05-02 04:00", tmp_path)
+    tags = {k: v for k, v in asked.tags.items() if k.startswith("dagster/asset_partition_range")}
+    assert asked.run_key == "2024-05-01"
+    assert (asked.partition_key, tags) == expected
+
+
+def test_a_gap_longer_than_a_run_is_made_up_by_the_ticks_that_follow() -> None:
+    days = [(date(2024, 1, 1) + timedelta(days=n)).isoformat() for n in range(100)]
+    assert due_days(days, date(2024, 1, 10)) == days[10 : 10 + DAYS_PER_RUN]
+    assert due_days(days, date(2024, 4, 9)) == []
+    assert due_days([], None) == []
 
 
 def test_ticks_of_a_year_are_its_days_each_once() -> None:
