@@ -1,4 +1,4 @@
-"""Statistics of randomised comparisons: two-sample effects, sample-ratio check, power.
+"""Statistics of randomised comparisons: effects, sample ratios, power, looks, shrinkage.
 
 What belongs here: formulas over arrays and moments. What does not: campaigns, customers, tables.
 """

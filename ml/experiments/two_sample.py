@@ -1,7 +1,8 @@
 """Two-sample effects: the absolute difference decides, the relative lift is an interval only.
 
-What belongs here: moments of one arm, Welch's test, CUPED, ratios by the delta method, pooled
-winsorisation. What does not: which metric, which campaign, which arm is the control.
+What belongs here: moments of one arm, Welch's test, CUPED, post-stratification, ratios by the delta
+method, the cap of pooled winsorising. What does not: which metric, which campaign, which arm is the
+control.
 
 Formulas: Welch (1947) with Satterthwaite's degrees of freedom; CUPED of Deng et al. (WSDM 2013);
 delta method of Deng et al. (KDD 2018). p-values come from the survival function, since 1 - cdf
@@ -11,7 +12,7 @@ underflows to exactly 0 below 1e-16.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -95,8 +96,9 @@ class PairedSample:
 class Effect:
     """Treatment minus control, in the metric's unit; relative figures are fractions of control.
 
-    `low`, `high` and `p_value` (two-sided, of the absolute difference) are None unless `status`
-    is `ok`. The relative figures are None unless both means are positive.
+    `low`, `high` and `p_value` (two-sided, of the absolute difference, on `df` degrees of freedom)
+    are None unless `status` is `ok`. The relative figures are None unless both levels are positive;
+    `relative_standard_error` is the delta method's, the relative interval the log-delta one.
     """
 
     effect: float | None
@@ -104,56 +106,17 @@ class Effect:
     high: float | None
     p_value: float | None
     standard_error: float | None
+    df: float | None
     relative_effect: float | None
+    relative_standard_error: float | None
     relative_low: float | None
     relative_high: float | None
     status: EffectStatus
 
 
 def welch(control: Sample, treatment: Sample, *, confidence: float = 0.95) -> Effect:
-    """Difference of means with unequal variances, t interval and p-value.
-
-    The relative interval is exp(log ratio +- t * se) with the delta method's variance
-    v_t / (n_t m_t^2) + v_c / (n_c m_c^2): it stays above -100 %, and its p-value is not given,
-    since two tests of one question can disagree (2.7e-4 against 1.2e-7 on Hillstrom's spend).
-    """
-    from scipy import stats
-
-    _check_confidence(confidence)
-    difference = None
-    if control.n and treatment.n:
-        difference = treatment.mean - control.mean
-    if control.n < 2 or treatment.n < 2:
-        return _without_interval(difference, "too_few_units")
-    a, b = control.variance / control.n, treatment.variance / treatment.n
-    if not a + b > 0:
-        return _without_interval(difference, "no_variance")
-    assert difference is not None
-    se = math.sqrt(a + b)
-    # Satterthwaite, in shares of the variance: squares of tiny variances would underflow to 0.
-    share = a / (a + b)
-    df = 1 / (share**2 / (control.n - 1) + (1 - share) ** 2 / (treatment.n - 1))
-    quantile = float(stats.t.isf((1 - confidence) / 2, df))
-    relative: tuple[float | None, float | None, float | None] = (None, None, None)
-    if control.mean > 0 and treatment.mean > 0:
-        log_ratio = math.log(treatment.mean / control.mean)
-        margin = quantile * math.sqrt(b / treatment.mean**2 + a / control.mean**2)
-        relative = (
-            math.expm1(log_ratio),
-            math.expm1(log_ratio - margin),
-            _expm1(log_ratio + margin),
-        )
-    return Effect(
-        effect=difference,
-        low=difference - quantile * se,
-        high=difference + quantile * se,
-        p_value=2 * float(stats.t.sf(abs(difference) / se, df)),
-        standard_error=se,
-        relative_effect=relative[0],
-        relative_low=relative[1],
-        relative_high=relative[2],
-        status="ok",
-    )
+    """Difference of means with unequal variances, t interval and p-value (Welch 1947)."""
+    return cuped(_pair(control), _pair(treatment), theta=0.0, confidence=confidence)
 
 
 def cuped_theta(arms: Sequence[PairedSample]) -> float:
@@ -188,26 +151,87 @@ def cuped(
     """Welch on values adjusted by a covariate known before assignment.
 
     The relative lift divides by the unadjusted control mean: an adjusted mean is no level, and
-    can be zero. It has no interval here.
+    can be zero.
     """
+    return poststratified([control], [treatment], theta=theta, confidence=confidence)
+
+
+def poststratified(
+    control: Sequence[PairedSample],
+    treatment: Sequence[PairedSample],
+    *,
+    shares: Sequence[float] | None = None,
+    theta: float | None = None,
+    confidence: float = 0.95,
+) -> Effect:
+    """Effect within strata, weighted by the strata's shares; with one stratum, CUPED or Welch.
+
+    control, treatment: one pair of moments per stratum, in one order. shares: of each stratum in
+    the population, by default that of both arms together. theta: one for all strata and arms, by
+    default `cuped_theta` of them. The variance adds that of multinomial shares over the units,
+    since the shares are drawn, too (Miratrix, Sekhon & Yu, JRSS B 75(2), 2013). Degrees of freedom
+    are Satterthwaite's over all cells.
+
+    The relative interval is exp(log(1 + r) +- t * se) - 1 with the delta method's variance of
+    r = difference / control level: it stays above -100 %, and has no p-value, since two tests of
+    one question can disagree (2.7e-4 against 1.2e-7 on Hillstrom's spend).
+    """
+    _check_confidence(confidence)
+    if not control or len(control) != len(treatment):
+        raise ValueError(f"{len(control)} strata of the control, {len(treatment)} of the treatment")
+    cells = [*control, *treatment]
+    units = sum(cell.n for cell in cells)
+    if min(cell.n for cell in cells) < 2:
+        known = len(control) == 1 and control[0].n and treatment[0].n
+        few = treatment[0].mean_y - control[0].mean_y if known else None
+        return _without_interval(few, "too_few_units")
+    if not all(math.isfinite(cell.mean_y) for cell in cells):  # a ratio over nothing
+        return _without_interval(None, "no_variance")
     if theta is None:
-        theta = cuped_theta([control, treatment])
-    result = welch(
-        cuped_sample(control, theta), cuped_sample(treatment, theta), confidence=confidence
-    )
-    relative = None
-    if result.effect is not None and control.mean_y > 0:
-        relative = result.effect / control.mean_y
+        theta = cuped_theta(cells)
+    if shares is None:
+        shares = [(c.n + t.n) / units for c, t in zip(control, treatment, strict=True)]
+    w = np.asarray(shares, dtype=np.float64)
+    adjusted = [[cuped_sample(cell, theta) for cell in arm] for arm in (control, treatment)]
+    # Cells are (arm, stratum); the variance of each mean, and what it adds to the estimate's.
+    variance = np.array([[max(cell.variance, 0.0) / cell.n for cell in arm] for arm in adjusted])
+    level = np.array([cell.mean_y for cell in control])
+    by_stratum = np.array([cell.mean for cell in adjusted[1]]) - [c.mean for c in adjusted[0]]
+    covariance = np.array([(c.variance_y - theta * c.covariance) / c.n for c in control])
+    parts = w**2 * variance
+    # With one stratum the shares are certain, and x - x is exactly 0 below.
+    drawn_effect = _share_variance(w, by_stratum, by_stratum, units)
+    total = float(parts.sum()) + drawn_effect
+    difference, base = float(w @ by_stratum), float(w @ level)
+    if not total > 0:
+        return _without_interval(difference, "no_variance")
+    # Satterthwaite, in shares of the variance: squares of tiny variances would underflow to 0.
+    freedom = np.array([[cell.n - 1 for cell in arm] for arm in (control, treatment)])
+    df = 1 / float((((parts / total) ** 2) / freedom).sum())
+    quantile = _t_quantile((1 - confidence) / 2, df)
+    se = math.sqrt(total)
+    relative: tuple[float | None, ...] = (None, None, None, None)
+    if base > 0 and base + difference > 0:
+        r = difference / base
+        variance_base = float(w**2 @ np.array([c.variance_y / c.n for c in control]))
+        variance_base += _share_variance(w, level, level, units)
+        both = -float(w**2 @ covariance) + _share_variance(w, by_stratum, level, units)
+        relative_se = math.sqrt(max(total + r * r * variance_base - 2 * r * both, 0.0)) / base
+        margin = quantile * relative_se / (1 + r)
+        low, high = math.expm1(math.log1p(r) - margin), _expm1(math.log1p(r) + margin)
+        relative = (r, relative_se, low, high)
     return Effect(
-        result.effect,
-        result.low,
-        result.high,
-        result.p_value,
-        result.standard_error,
-        relative,
-        None,
-        None,
-        result.status,
+        effect=difference,
+        low=difference - quantile * se,
+        high=difference + quantile * se,
+        p_value=_two_sided_p(difference / se, df),
+        standard_error=se,
+        df=df,
+        relative_effect=relative[0],
+        relative_standard_error=relative[1],
+        relative_low=relative[2],
+        relative_high=relative[3],
+        status="ok",
     )
 
 
@@ -225,34 +249,53 @@ def ratio_sample(arm: PairedSample) -> Sample:
     v_y / d^2 + v_x m^2 / d^4 - 2 c m / d^3 with m = mean y and d = mean x. The unit stays the
     randomised one: treating sessions as independent gave 10.4 % false alarms at 5 %.
     """
-    m, d = arm.mean_y, arm.mean_x
-    if not d > 0:
-        return Sample(arm.n, math.nan, 0.0)
-    variance = arm.variance_y / d**2 + arm.variance_x * m**2 / d**4 - 2 * arm.covariance * m / d**3
-    return Sample(arm.n, m / d, variance)
+    covariance = np.array([[arm.variance_y, arm.covariance], [arm.covariance, arm.variance_x]])
+    pair = ratio_pair(arm.n, [arm.mean_y, arm.mean_x], covariance)
+    return Sample(arm.n, pair.mean_y, pair.variance_y)
+
+
+def ratio_pair(n: int, means: npt.ArrayLike, covariance: npt.ArrayLike) -> PairedSample:
+    """One arm's ratio with its covariate, linearised: `cuped` on it is ratio-CUPED.
+
+    means (k,) and covariance (k, k) of one unit's [numerator, denominator], of
+    [numerator, denominator, covariate], or of those with the covariate's own denominator (a ratio
+    before assignment). Each ratio a / b is replaced by (a - R b) / mean(b), whose variance is the
+    delta method's (Deng et al., KDD 2018); so theta = cov / var of the linearised values.
+    """
+    m, c = np.asarray(means, dtype=np.float64), np.asarray(covariance, dtype=np.float64)
+    k = len(m)
+    if k not in (2, 3, 4) or c.shape != (k, k):
+        raise ValueError(f"a ratio needs 2, 3 or 4 moments and their covariances, got {k}")
+    if not m[1] > 0 or (k == 4 and not m[3] > 0):
+        return PairedSample(n, math.nan, math.nan, 0.0, 0.0, 0.0)
+    r = m[0] / m[1]
+    y = np.zeros(k)
+    y[:2] = 1 / m[1], -r / m[1]
+    x, before = np.zeros(k), 0.0
+    if k == 3:
+        x[2], before = 1.0, m[2]
+    if k == 4:
+        before = m[2] / m[3]
+        x[2:] = 1 / m[3], -before / m[3]
+    return PairedSample(
+        n, float(r), float(before), float(y @ c @ y), float(x @ c @ x), float(y @ c @ x)
+    )
 
 
 def ratio(control: PairedSample, treatment: PairedSample, *, confidence: float = 0.95) -> Effect:
     """Difference of two ratios of means, e.g. revenue per order with customers as units."""
-    if not (control.mean_x > 0 and treatment.mean_x > 0):
-        few = min(control.n, treatment.n) < 2
-        return _without_interval(None, "too_few_units" if few else "no_variance")
     return welch(ratio_sample(control), ratio_sample(treatment), confidence=confidence)
 
 
-def winsorise(arms: Mapping[str, npt.ArrayLike], quantile: float = 0.99) -> dict[str, Array]:
-    """Cap values at one quantile of all arms pooled.
+def pooled_cap(values: npt.ArrayLike, quantile: float = 0.99) -> float:
+    """The value at which to winsorise: one quantile of the units of all arms pooled.
 
     A cap of each arm's own moves with the arm: 10.9 % false alarms instead of 5 %.
     """
     if not 0 < quantile <= 1:
         raise ValueError(f"quantile must lie in (0, 1], got {quantile}")
-    values = {arm: _finite(value) for arm, value in arms.items()}
-    pooled = np.concatenate(list(values.values())) if values else np.array([])
-    if not len(pooled):
-        return values
-    cap = float(np.quantile(pooled, quantile))
-    return {arm: np.minimum(value, cap) for arm, value in values.items()}
+    array = _finite(values)
+    return float(np.quantile(array, quantile)) if len(array) else math.nan
 
 
 def _finite(values: npt.ArrayLike) -> Array:
@@ -276,4 +319,28 @@ def _expm1(value: float) -> float | None:
 
 
 def _without_interval(difference: float | None, status: EffectStatus) -> Effect:
-    return Effect(difference, None, None, None, None, None, None, None, status)
+    return Effect(difference, None, None, None, None, None, None, None, None, None, status)
+
+
+def _pair(sample: Sample) -> PairedSample:
+    """A sample without a covariate."""
+    return PairedSample(sample.n, sample.mean, 0.0, sample.variance, 0.0, 0.0)
+
+
+def _share_variance(shares: Array, a: Array, b: Array, units: int) -> float:
+    """Covariance of sum(w a) and sum(w b) over multinomially drawn shares w of `units`."""
+    if len(shares) == 1:
+        return 0.0
+    return float(shares @ (a * b) - (shares @ a) * (shares @ b)) / units
+
+
+def _t_quantile(tail: float, df: float) -> float:
+    from scipy import special
+
+    return -float(special.stdtrit(df, tail))
+
+
+def _two_sided_p(statistic: float, df: float) -> float:
+    from scipy import special
+
+    return 2 * float(special.stdtr(df, -abs(statistic)))
