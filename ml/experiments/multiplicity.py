@@ -25,7 +25,9 @@ def adjusted_p_values(
 
     known = [i for i, p in enumerate(p_values) if p is not None]
     adjusted: list[float | None] = [None] * len(p_values)
-    if known:
+    if len(known) == 1:  # nothing to adjust; statsmodels would collect garbage first, for 0.1 s
+        adjusted[known[0]] = p_values[known[0]]
+    elif known:
         found = multipletests([p_values[i] for i in known], method=method)[1]
         for i, p in zip(known, found, strict=True):
             adjusted[i] = float(p)

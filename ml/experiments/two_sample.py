@@ -216,7 +216,9 @@ def poststratified(
         variance_base = float(w**2 @ np.array([c.variance_y / c.n for c in control]))
         variance_base += _share_variance(w, level, level, units)
         both = -float(w**2 @ covariance) + _share_variance(w, by_stratum, level, units)
-        relative_se = math.sqrt(max(total + r * r * variance_base - 2 * r * both, 0.0)) / base
+        # The gradient is taken at the unadjusted levels, as in GrowthBook; both are consistent.
+        g = float(w @ np.array([cell.mean_y for cell in treatment])) / base - 1
+        relative_se = math.sqrt(max(total + g * g * variance_base - 2 * g * both, 0.0)) / base
         margin = quantile * relative_se / (1 + r)
         low, high = math.expm1(math.log1p(r) - margin), _expm1(math.log1p(r) + margin)
         relative = (r, relative_se, low, high)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import brentq
 from statsmodels.stats.power import NormalIndPower
 
 from ml.experiments.power import (
     achieved_power,
+    exaggeration,
     minimum_detectable_effect,
+    sample_factor,
     sample_size,
     standard_error,
+    wrong_decision,
 )
+from ml.experiments.shrinkage import NormalPrior
 
 
 def test_sample_sizes_known_from_elsewhere() -> None:
@@ -61,3 +67,31 @@ def test_nonsense_is_refused() -> None:
         achieved_power(0.1, 1.0, alpha=1.5)
     with pytest.raises(ValueError, match="positive"):
         achieved_power(0.1, math.nan)
+
+
+def test_the_winners_curse_is_as_measured() -> None:
+    # facts/experiments.md 1.5: E|estimate| / true given significance, from simulation.
+    for power, expected in ((0.2, 2.25), (0.5, 1.41), (0.8, 1.13)):
+        effect = float(brentq(lambda e, p=power: achieved_power(e, 1.0) - p, 0.1, 5.0))
+        assert exaggeration(effect, 1.0) == pytest.approx(expected, abs=0.012)
+
+
+def test_the_chance_of_a_wrong_decision_is_that_of_a_simulation() -> None:
+    rng = np.random.default_rng(4)
+    se, prior, least = 0.8, NormalPrior(0.1, 1.0), 1.5
+    truth = rng.normal(prior.mean, prior.sd, 1_000_000)
+    acted = truth + rng.normal(0, se, len(truth)) > 1.959964 * se
+    wrong = (acted & (truth <= 0)) | (~acted & (truth >= least))
+    assert wrong_decision(se, prior, least) == pytest.approx(wrong.mean(), abs=1e-3)
+    assert wrong_decision(0.05, prior, least) < 0.01
+
+
+def test_how_much_more_sample_is_needed() -> None:
+    assert sample_factor(2.0, 1.0) == pytest.approx(2.8016**2 / 4, rel=1e-4)
+    assert sample_factor(minimum_detectable_effect(0.7), 0.7) == pytest.approx(1)
+    with pytest.raises(ValueError, match="effect of zero"):
+        sample_factor(0.0, 1.0)
+    with pytest.raises(ValueError, match="effect of zero"):
+        exaggeration(0.0, 1.0)
+    with pytest.raises(ValueError, match="sd of a prior"):
+        wrong_decision(1.0, NormalPrior(0.0, 0.0), 1.0)
