@@ -437,39 +437,37 @@ def _looks(plan: AnalysisPlan, data: _Data, metric: MetricPlan, as_of: date) -> 
     found: list[_Look] = []
     fractions: list[float] = []
     information: list[float] = []
-    alpha = plan.error_of(metric)
     for number, day in enumerate((*plan.looks, end), 1):
         if day > as_of:
             break
         is_final = number == len(plan.looks) + 1
         closed = data.closed(plan, metric, day)
         count = int(closed.sum())
-        if not is_final and (not count or (information and count <= information[-1])):
-            continue  # nothing has closed since the last look
-        if not plan.looks:
-            found.append(_Look(number, day, is_final, closed & data.is_measured))
+        if not is_final and not count:
             continue
-        # Known once enrolment has ended, planned before: so a look never changes afterwards.
-        all_in = day >= plan.last_assignment_date
-        planned = len(data.arm) if all_in else int(plan.planned_customers or 0)
-        fraction = 1.0 if is_final else min(count / planned, 0.999)
-        if fractions and fraction <= fractions[-1]:
-            continue
-        fractions.append(fraction)
-        information.append(float(count))
-        bounds = boundaries(fractions, alpha, plan.spending, information=information)
-        found.append(
-            _Look(
-                number,
-                day,
-                is_final,
-                closed & data.is_measured,
-                tuple(fractions),
-                tuple(information),
-                tuple(bounds),
-            )
+        if plan.looks:
+            # Known once enrolment has ended, planned before: so a look never changes afterwards.
+            all_in = day >= plan.last_assignment_date
+            planned = len(data.arm) if all_in else int(plan.planned_customers or 0)
+            fraction = 1.0 if is_final else min(count / planned, 0.999)
+            if fractions and (fraction <= fractions[-1] or count <= information[-1]):
+                continue  # nothing has closed since the last look
+            fractions.append(fraction)
+            information.append(float(count))
+        found.append(_Look(number, day, is_final, closed & data.is_measured))
+    if not plan.looks or not fractions:
+        return found
+    # A bound rests on the looks up to its own, so one pass serves them all.
+    bounds = boundaries(fractions, plan.error_of(metric), plan.spending, information=information)
+    return [
+        replace(
+            look,
+            fractions=tuple(fractions[: i + 1]),
+            information=tuple(information[: i + 1]),
+            bounds=tuple(bounds[: i + 1]),
         )
-    return found
+        for i, look in enumerate(found)
+    ]
 
 
 def _stages(
@@ -973,7 +971,11 @@ def _judge(
         what = "too few customers" if effect.status == "too_few_units" else "no variance"
         say("underpowered", f"{what}: there is nothing to test with")
     wanted = metric.minimum_effect or metric.non_inferiority_margin
-    if wanted is not None and smallest is not None and smallest > wanted:
+    is_found = crossed is not None or (
+        plan.monitoring == "open_ended" and (effect.p_value or 1.0) < plan.error_of(metric)
+    )
+    too_small = wanted is not None and smallest is not None and smallest > wanted
+    if too_small and (look.is_final or not is_found):
         say(
             "underpowered",
             f"only a difference of {smallest:.4g} is found with {plan.power:.0%} power; "

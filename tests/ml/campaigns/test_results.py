@@ -1,0 +1,570 @@
+"""Readings of campaigns: gates, looks, verdicts and money, and Hillstrom from end to end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from small_shop import keys
+
+from ml.campaigns.results import (
+    COLUMNS,
+    SCHEMA,
+    AnalysisPlan,
+    MetricPlan,
+    fieller,
+    past_effects,
+    read_out,
+)
+from ml.experiments.sequential import boundaries
+from ml.experiments.shrinkage import NormalPrior
+
+DAY = date(2025, 5, 1)
+END = DAY + timedelta(days=28)
+PROFIT = MetricPlan("profit_amount", "goal", covariate="predicted", minimum_effect=1.0)
+PLAN = AnalysisPlan("winback", "control", {"control": 0.5, "coupon": 0.5}, (PROFIT,), DAY, DAY, 28)
+N = 8_000
+
+
+def world(
+    lift: float = 1.0, n: int = N, seed: int = 3, cost: float = 0.2
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A ledger and its outcomes; `lift` is the true gain of profit per customer after cost."""
+    rng = np.random.default_rng(seed)
+    arm = np.where(rng.random(n) < 0.5, "control", "coupon")
+    predicted = rng.gamma(2, 5, n)
+    treated = arm == "coupon"
+    discount = np.where(treated & (rng.random(n) < 0.3), 2.0, 0.0)
+    margin = predicted + rng.normal(0, 8, n) + treated * (lift + cost)
+    ledger = pd.DataFrame(
+        {
+            "customer_key": sorted(keys(n)),
+            "arm": arm,
+            "assigned_date": DAY,
+            "tier": rng.choice(["consumer", "wholesale"], n, p=[0.7, 0.3]),
+        }
+    )
+    outcomes = pd.DataFrame(
+        {
+            "customer_key": ledger["customer_key"],
+            "predicted": predicted,
+            "retained": (rng.random(n) < 0.4 + 0.05 * treated).astype(float),
+            "revenue_amount": rng.lognormal(3, 1.5, n),
+            "net_margin_amount": margin,
+            "assumed_margin_amount": 0.0,
+            "discount_amount": discount,
+            "cost_amount": treated * cost + discount,
+            "profit_amount": margin - treated * cost,
+        }
+    )
+    return ledger, outcomes
+
+
+def reading(plan: AnalysisPlan = PLAN, as_of: date = END, **changes: Any) -> pd.Series:
+    read = read_out(plan, *world(**changes), as_of)
+    return read.iloc[-1]
+
+
+def wave(
+    days: int = 20, n: int = N, lift: float = 0.0
+) -> tuple[AnalysisPlan, pd.DataFrame, pd.DataFrame]:
+    """A campaign that enrols on twenty days and is looked at three times before its end."""
+    days = 20
+    ledger, outcomes = world(lift)
+    day = np.arange(N) % days
+    ledger["assigned_date"] = [DAY + timedelta(days=int(d)) for d in day]
+    plan = replace(
+        PLAN,
+        last_assignment_date=DAY + timedelta(days=days - 1),
+        looks=tuple(END + timedelta(days=d) for d in (4, 9, 14)),
+        planned_customers=N,
+    )
+    return plan, ledger, outcomes
+
+
+# -- what a reading holds -------------------------------------------------------------------------
+
+
+def test_the_table_is_as_declared_whatever_there_is_to_say() -> None:
+    full, empty = read_out(PLAN, *world(), END), read_out(PLAN, *(f[:0] for f in world()), END)
+    for frame in (full, empty, read_out(PLAN, *world(), DAY)):
+        assert list(frame.columns) == COLUMNS
+        for name, (kind, _) in SCHEMA.items():
+            if not kind.endswith("?"):
+                assert frame[name].notna().all(), name
+    assert full["status"].eq("ok").all()
+    key = ["campaign_id", "arm", "metric", "look"]
+    assert not full.duplicated(key).any()
+
+
+def test_cuped_is_measured_and_agrees_with_the_plain_effect() -> None:
+    row = reading()
+    assert row["method"] == "cuped"
+    assert 0.4 < row["variance_reduction"] < 0.6
+    assert row["theta"] == pytest.approx(1.0, abs=0.05)
+    assert abs(row["effect"] - row["unadjusted_effect"]) < 3 * row["unadjusted_standard_error"]
+    assert row["effect_low"] < 1.0 < row["effect_high"]
+    assert row["relative_low"] < row["relative_effect"] < row["relative_high"]
+    useless = reading(replace(PLAN, metrics=(replace(PROFIT, covariate="cost_amount"),)))
+    assert useless["variance_reduction"] < 0.1
+    noise = world()[1].assign(predicted=np.random.default_rng(1).normal(size=N))
+    row = read_out(PLAN, world()[0], noise, END).iloc[0]
+    assert row["standard_error"] <= 1.01 * row["unadjusted_standard_error"]
+
+
+def test_strata_frozen_at_assignment_are_weighted() -> None:
+    ledger, outcomes = world()
+    outcomes["profit_amount"] += 40 * ledger["tier"].eq("wholesale")
+    plan = replace(PLAN, stratum="tier")
+    row = read_out(plan, ledger, outcomes, END).iloc[0]
+    assert row["method"] == "poststratified_cuped"
+    assert row["variance_reduction"] > 0.8
+    assert row["effect"] == pytest.approx(1.0, abs=4 * row["standard_error"])
+    # A stratum without enough customers becomes part of the largest.
+    ledger.loc[ledger.index[:5], "tier"] = "embassy"
+    assert read_out(plan, ledger, outcomes, END).iloc[0]["method"] == "poststratified_cuped"
+
+
+def test_order_of_rows_does_not_matter() -> None:
+    ledger, outcomes = world()
+    shuffled = (f.sample(frac=1, random_state=2) for f in (ledger, outcomes))
+    pd.testing.assert_frame_equal(
+        read_out(PLAN, *shuffled, END), read_out(PLAN, ledger, outcomes, END), check_exact=True
+    )
+
+
+def test_winsorising_is_for_the_test_and_never_for_the_money() -> None:
+    ledger, outcomes = world()
+    whale = outcomes.index[ledger["arm"].eq("coupon")][0]
+    outcomes.loc[whale, "revenue_amount"] = 1e6
+    metrics = (MetricPlan("revenue_amount", "goal", winsorise=0.99),)
+    row = read_out(replace(PLAN, metrics=metrics), ledger, outcomes, END).iloc[0]
+    assert row["winsorised_at"] == pytest.approx(outcomes["revenue_amount"].quantile(0.99))
+    assert abs(row["effect"]) < 10
+    assert row["incremental_total"] > 9e5, "the whale's revenue is real"
+    with pytest.raises(ValueError, match="never winsorised"):
+        replace(PLAN, metrics=(replace(PROFIT, winsorise=0.99),))
+
+
+# -- gates ----------------------------------------------------------------------------------------
+
+
+def test_nothing_is_shown_before_the_end() -> None:
+    row = reading(as_of=END - timedelta(days=1))
+    assert row["status"] == "window_open"
+    figures = [name for name, (kind, _) in SCHEMA.items() if kind == "double?"]
+    shown = row[figures].dropna().index
+    assert set(shown) <= {"minimum_effect", "srm_p_assigned", "srm_p_measured"}
+
+
+def test_margins_wait_until_returns_have_come() -> None:
+    metrics = (
+        replace(PROFIT, settle_days=30),
+        MetricPlan("retained", "secondary", is_proportion=True),
+    )
+    read = read_out(replace(PLAN, metrics=metrics), *world(), END).set_index("metric")
+    assert read.loc["retained", "status"] == "ok"
+    assert read.loc["profit_amount", "status"] == "window_open"
+    late = read_out(replace(PLAN, metrics=metrics), *world(), END + timedelta(days=30))
+    assert set(late["status"]) == {"ok"}
+
+
+@pytest.mark.parametrize("stage", ["assigned", "sent", "delivered", "measured", "eligible"])
+def test_customers_missing_at_a_stage_block_the_reading_and_are_located(stage: str) -> None:
+    """2 % of one arm of 50,000 go missing after the draw; before it 4 %, as its test sees less."""
+    ledger, outcomes = world(n=100_000)
+    plan = replace(PLAN, weights={"control": 0.5, "coupon": 0.25, "mail": 0.25}, contacted=())
+    third = np.arange(len(ledger)) % 2 == 0
+    ledger["arm"] = np.where(ledger["arm"].eq("coupon") & third, "mail", ledger["arm"])
+    outcomes["is_sent"] = outcomes["is_delivered"] = ledger["arm"].ne("control")
+    mail = ledger.index[ledger["arm"].eq("mail")]
+    lost, eligible = mail[: len(mail) // 50], None
+    if stage == "assigned":
+        kept = ~ledger.index.isin(mail[: len(mail) // 25])
+        ledger, outcomes = ledger[kept], outcomes[kept]
+    elif stage == "measured":
+        outcomes = outcomes.drop(index=lost)
+    elif stage == "eligible":
+        eligible = {"control": 50_000, "coupon": 25_000, "mail": 24_000}
+    else:
+        outcomes.loc[lost, f"is_{stage}"] = False
+    read = read_out(plan, ledger, outcomes, END, eligible=eligible)
+    assert set(read["status"]) == {"invalid"}
+    assert read["reason"].str.contains(f"'{stage}'").all()
+    assert read["reason"].str.contains("arm mail lacks").all()
+    assert (read[f"srm_p_{stage}"] < 0.001).all()
+    assert (
+        read[["effect", "p_value", "incremental_total", "roi", "shrunken_effect"]]
+        .isna()
+        .all()
+        .all()
+    )
+    assert read["decision"].isna().all()
+
+
+def test_nobody_missing_is_no_alarm() -> None:
+    read = read_out(PLAN, *world(n=20_000), END, eligible={"control": 10_050, "coupon": 9_950})
+    assert (read["srm_p_assigned"] > 0.001).all()
+    assert (read["srm_p_eligible"] > 0.001).all()
+    assert read["srm_p_sent"].isna().all(), "unknown messages are not judged"
+
+
+def test_those_never_reached_stay_in_the_denominator() -> None:
+    ledger, outcomes = world()
+    outcomes["is_sent"] = ledger["arm"].eq("coupon") & (np.arange(N) % 2 == 0)
+    outcomes["is_delivered"] = outcomes["is_sent"]
+    row = read_out(PLAN, ledger, outcomes, END).iloc[0]
+    plain = read_out(PLAN, *world(), END).iloc[0]
+    assert row["customer_count_arm"] == ledger["arm"].eq("coupon").sum()
+    assert row["effect"] == plain["effect"]
+
+
+def test_too_large_a_lift_is_looked_at_first() -> None:
+    row = reading(lift=9.0)
+    assert row["status"] == "needs_review"
+    assert "more often a fault" in row["reason"]
+    assert row["decision"] is None
+
+
+def test_a_large_stratum_that_surely_goes_the_other_way_is_looked_at_first() -> None:
+    ledger, outcomes = world()
+    ledger["tier"] = np.where(np.arange(N) % 5 == 0, "wholesale", "consumer")
+    hit = ledger["arm"].eq("coupon") & ledger["tier"].eq("wholesale")
+    outcomes["profit_amount"] -= 4.0 * hit
+    row = read_out(replace(PLAN, stratum="tier"), ledger, outcomes, END).iloc[0]
+    assert row["status"] == "needs_review"
+    assert "stratum wholesale" in row["reason"]
+    calm = read_out(replace(PLAN, stratum="tier"), *world(), END).iloc[0]
+    assert calm["status"] == "ok"
+
+
+def test_arms_that_differed_before_are_looked_at_first() -> None:
+    ledger, outcomes = world()
+    outcomes["predicted"] += 1.5 * ledger["arm"].eq("coupon")
+    row = read_out(PLAN, ledger, outcomes, END).iloc[0]
+    assert row["balance_p_value"] < 1e-4
+    assert "differed before" in row["reason"]
+    assert reading()["balance_p_value"] > 0.001
+
+
+def test_covariates_younger_than_the_assignment_are_refused() -> None:
+    ledger, outcomes = world()
+    read_out(PLAN, ledger.assign(covariates_date=DAY), outcomes, END)
+    with pytest.raises(ValueError, match="8000 customers are younger"):
+        read_out(PLAN, ledger.assign(covariates_date=DAY + timedelta(days=1)), outcomes, END)
+
+
+def test_too_small_a_campaign_says_so() -> None:
+    row = reading(n=200, seed=5)
+    assert row["status"] == "underpowered"
+    assert row["minimum_detectable_effect"] > 1.0
+    assert "was asked for" in row["reason"]
+
+
+def test_weights_that_changed_make_phases_not_effects() -> None:
+    """Simpson: a ramp from 10 to 50 % while the base moves would look like an effect."""
+    rng = np.random.default_rng(9)
+    n = 20_000
+    second = np.arange(n) >= n // 2
+    arm = np.where(rng.random(n) < np.where(second, 0.5, 0.1), "coupon", "control")
+    ledger = pd.DataFrame({"customer_key": sorted(keys(n)), "arm": arm, "assigned_date": DAY})
+    ramp = ['{"control": 0.9, "coupon": 0.1}', '{"control": 0.5, "coupon": 0.5}']
+    ledger["weights_json"] = np.where(second, ramp[1], ramp[0])
+    outcomes = pd.DataFrame(
+        {"customer_key": ledger["customer_key"], "spend": rng.normal(5 + 3 * second, 4)}
+    )
+    plan = replace(PLAN, metrics=(MetricPlan("spend", "goal"),))
+    row = read_out(plan, ledger, outcomes, END).iloc[0]
+    assert row["method"] == "poststratified"
+    assert row["effect_low"] < 0 < row["effect_high"]
+    assert abs(row["unadjusted_effect"]) > 10 * row["unadjusted_standard_error"]
+    assert row["srm_p_assigned"] > 0.001
+
+
+# -- looks ----------------------------------------------------------------------------------------
+
+
+def test_looks_of_a_single_wave_are_refused() -> None:
+    with pytest.raises(ValueError, match="all windows close at once"):
+        replace(PLAN, looks=(END,))
+    with pytest.raises(ValueError, match="need planned_customers"):
+        replace(wave()[0], planned_customers=None, looks=(DAY + timedelta(9),), window_days=5)
+    with pytest.raises(ValueError, match="looks lie on or after"):
+        replace(wave()[0], looks=(DAY,))
+    with pytest.raises(ValueError, match="different days in order"):
+        replace(wave()[0], looks=(END, END))
+
+
+def test_looks_count_closed_customers_only_and_show_no_fixed_p_value() -> None:
+    plan, ledger, outcomes = wave()
+    read = read_out(plan, ledger, outcomes, END + timedelta(days=10))
+    assert list(read["look"]) == [1, 2]
+    assert read["information_fraction"].to_numpy() == pytest.approx([0.25, 0.5])
+    assert list(read["customer_count_arm"] + read["customer_count_control"]) == [N // 4, N // 2]
+    assert read["boundary_z"].to_numpy() == pytest.approx(boundaries([0.25, 0.5]))
+    assert read["p_value"].isna().all()
+    assert set(read["status"]) == {"window_open"}
+    half = (read["effect_high"] - read["effect_low"]) / 2 / read["standard_error"]
+    assert (half >= read["boundary_z"]).all(), "intervals hold at all looks together"
+    done = read_out(plan, ledger, outcomes, END + timedelta(days=19))
+    assert list(done["look"]) == [1, 2, 3, 4]
+    pd.testing.assert_frame_equal(done.iloc[:2], read.iloc[:2])
+    final = done.iloc[-1]
+    assert final["is_final"]
+    assert final["p_value"] >= 2 * stats.norm.sf(abs(final["z_statistic"])) - 1e-9
+
+
+def test_a_crossed_boundary_ends_the_wait() -> None:
+    plan, ledger, outcomes = wave(lift=2.0)
+    read = read_out(plan, ledger, outcomes, END + timedelta(days=10))
+    crossed = read[read["is_boundary_crossed"].fillna(False)]
+    assert len(crossed)
+    first = crossed.iloc[0]
+    assert abs(first["z_statistic"]) >= first["boundary_z"]
+    assert first["p_value"] < 0.05
+    assert first["status"] == "ok"
+    assert "crossed at look" in first["reason"]
+    assert first["decision"] == "roll_out"
+    assert crossed["p_value"].nunique() == 1, "the p-value is that of the stop"
+
+
+@pytest.mark.parametrize("monitoring", ["planned", "open_ended"])
+def test_looking_often_keeps_the_error(monitoring: str) -> None:
+    """Rule 16 through the production path: fourteen looks at nothing."""
+    rng = np.random.default_rng(12)
+    n, days, runs = 1_400, 14, 120
+    base = AnalysisPlan(
+        "peek",
+        "control",
+        {"control": 0.5, "coupon": 0.5},
+        (MetricPlan("spend", "goal"),),
+        DAY,
+        DAY + timedelta(days=days - 1),
+        5,
+        planned_customers=n,
+    )
+    first = DAY + timedelta(days=5)
+    looks = tuple(first + timedelta(days=d) for d in range(days - 1))
+    is_planned = monitoring == "planned"
+    plan = replace(base, looks=looks) if is_planned else replace(base, monitoring="open_ended")
+    ledger = pd.DataFrame({"customer_key": sorted(keys(n))})
+    ledger["assigned_date"] = [DAY + timedelta(days=int(d)) for d in np.arange(n) % days]
+    rejected = naive = 0
+    for _ in range(runs):
+        arm = np.where(rng.random(n) < 0.5, "control", "coupon")
+        spend = rng.normal(0, 1, n)
+        outcomes = ledger[["customer_key"]].assign(spend=spend)
+        drawn = ledger.assign(arm=arm)
+        end = first + timedelta(days=days - 1)
+        if is_planned:
+            read = read_out(plan, drawn, outcomes, end)
+            rejected += bool(read["is_boundary_crossed"].fillna(False).any())
+            z = read["effect"] / read["standard_error"]
+            naive += bool((z.abs() > 1.96).any())
+        else:
+            days_read = [read_out(plan, drawn, outcomes, day) for day in (looks[3], looks[8], end)]
+            rejected += any(bool((r["p_value"] < 0.05).any()) for r in days_read)
+    assert rejected <= stats.binom.ppf(0.9995, runs, 0.05)
+    if is_planned:
+        assert naive > stats.binom.ppf(0.9995, runs, 0.05), "naive peeking must be seen"
+
+
+def test_open_ended_monitoring_may_be_read_on_every_day() -> None:
+    plan, ledger, outcomes = wave(lift=3.0)
+    always = replace(plan, looks=(), monitoring="open_ended")
+    fixed = replace(plan, looks=())
+    assert read_out(fixed, ledger, outcomes, END)["status"].eq("window_open").all()
+    early = read_out(always, ledger, outcomes, END + timedelta(days=8)).iloc[0]
+    assert early["status"] == "ok"
+    assert early["p_value"] < 0.05
+    final = read_out(always, ledger, outcomes, END + timedelta(days=30)).iloc[0]
+    usual = read_out(fixed, ledger, outcomes, END + timedelta(days=30)).iloc[0]
+    assert final["effect"] == usual["effect"]
+    wide, narrow = (r["effect_high"] - r["effect_low"] for r in (final, usual))
+    assert 1.3 < wide / narrow < 2.2, "what always looking costs"
+    with pytest.raises(ValueError, match="open-ended monitoring"):
+        replace(always, planned_customers=None)
+
+
+# -- several questions ----------------------------------------------------------------------------
+
+
+def test_goals_share_the_error_and_guardrails_have_a_margin() -> None:
+    harm = MetricPlan("harm", "guardrail", higher_is_better=False, non_inferiority_margin=1.0)
+    metrics = (
+        PROFIT,
+        MetricPlan("retained", "goal", is_proportion=True, minimum_effect=0.05),
+        replace(harm, name="discount_amount", non_inferiority_margin=1.0),
+        replace(harm, name="cost_amount", non_inferiority_margin=0.1),
+        MetricPlan("revenue_amount", "secondary"),
+    )
+    read = read_out(replace(PLAN, metrics=metrics), *world(), END).set_index("metric")
+    p, adjusted = (read[name] for name in ("p_value", "p_value_adjusted"))
+    goals = ["profit_amount", "retained"]
+    assert max(adjusted[goals]) == pytest.approx(max(min(p[goals]) * 2, max(p[goals])))
+    assert adjusted[["discount_amount", "cost_amount"]].isna().all()
+    assert adjusted["revenue_amount"] == p["revenue_amount"]
+    assert read.loc["discount_amount", "guardrail_verdict"] == "non_inferior"
+    assert read.loc["cost_amount", "guardrail_verdict"] == "inferior"
+    assert read.loc["retained", "method"] == "proportion"
+    with pytest.raises(ValueError, match="declare the harm"):
+        MetricPlan("x", "guardrail")
+
+
+# -- money ----------------------------------------------------------------------------------------
+
+
+def test_profit_decides_after_shrinkage_and_roi_has_an_interval() -> None:
+    row = reading()
+    treated = row["customer_count_arm"]
+    assert row["cost_effect"] == pytest.approx(0.8, abs=0.05), "0.2 contact, 0.3 x 2 discount"
+    assert row["incremental_total"] == pytest.approx(row["effect"] * treated)
+    assert row["roi"] == pytest.approx(row["effect"] / row["cost_effect"])
+    assert row["roi_low"] < row["roi"] < row["roi_high"]
+    assert abs(row["shrunken_effect"]) < abs(row["effect"])
+    assert row["shrunken_low"] < row["shrunken_effect"] < row["shrunken_high"]
+    assert row["prior_source"] == "stated"
+    assert row["prior_mean"] == pytest.approx(-row["cost_effect"])
+    assert row["shrunken_roi"] == pytest.approx(row["shrunken_effect"] / row["cost_effect"])
+    assert row["decision"] == "roll_out"
+    assert reading(lift=-1.5)["decision"] == "stop"
+    assert reading(lift=0.0)["decision"] == "keep_testing"
+    assert reading(n=400, lift=0.6)["decision"] == "keep_testing", "unlikely and unproven"
+
+
+def test_the_interval_of_roi_covers_the_true_one() -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(2_000):
+        a, b = rng.multivariate_normal([3.0, 2.0], [[0.4, 0.1], [0.1, 0.09]])
+        found = fieller(a, b, 0.4, 0.09, 0.1, 1.959964)
+        assert found is not None
+        covered += found[0] <= 1.5 <= found[1]
+    assert 0.934 <= covered / 2_000 <= 0.966
+    assert fieller(1.0, 0.1, 0.1, 0.1, 0.0, 1.96) is None, "a cost that may be nothing"
+
+
+def test_what_went_to_would_be_buyers_is_said() -> None:
+    ledger, outcomes = world(n=40_000)
+    row = read_out(PLAN, ledger, outcomes, END).iloc[0]
+    given = outcomes.loc[ledger["arm"].eq("coupon"), "discount_amount"].sum()
+    assert row["given_to_would_be_buyers"] == pytest.approx(given * 0.40 / 0.45, rel=0.03)
+    outcomes["assumed_margin_amount"] = outcomes["net_margin_amount"] * 0.25
+    row = read_out(PLAN, ledger, outcomes, END).iloc[0]
+    assert row["assumed_margin_rate"] == pytest.approx(0.25)
+
+
+def test_past_campaigns_become_the_prior() -> None:
+    reads = [
+        read_out(replace(PLAN, campaign_id=f"c{i}"), *world(lift=0.5, n=4_000, seed=i), END)
+        for i in range(12)
+    ]
+    past = past_effects(reads)
+    assert list(past.columns) == ["campaign_id", "arm", "relative_effect", "standard_error"]
+    assert len(past) == 12
+    # A gain of 0.5 and a cost of 0.8, over a control mean of 10.
+    assert past["relative_effect"].mean() == pytest.approx(0.13, abs=0.02)
+    assert past["standard_error"].mean() == pytest.approx(past["relative_effect"].std(), rel=0.6)
+    learned = read_out(PLAN, *world(), END, past=past).iloc[0]
+    assert learned["prior_source"] == "empirical_bayes"
+    assert learned["prior_sd"] < reading()["prior_sd"]
+    assert past_effects([]).empty
+    invalid = reads[0].assign(status="invalid")
+    assert past_effects([invalid]).empty
+
+
+def test_a_stated_prior_is_the_plans() -> None:
+    sure = replace(PLAN, prior=NormalPrior(0.0, 0.001))
+    row = reading(sure)
+    assert row["shrunken_effect"] == pytest.approx(-row["cost_effect"], abs=0.05)
+    assert row["decision"] == "stop"
+
+
+# -- bad input ------------------------------------------------------------------------------------
+
+
+def test_bad_input_is_refused() -> None:
+    ledger, outcomes = world(n=100)
+    twice = pd.concat([ledger, ledger])
+    with pytest.raises(ValueError, match="assigned twice"):
+        read_out(PLAN, twice, outcomes, END)
+    with pytest.raises(ValueError, match="two rows of outcomes"):
+        read_out(PLAN, ledger, pd.concat([outcomes, outcomes]), END)
+    with pytest.raises(ValueError, match=r"the ledger has arms \['mail'\]"):
+        read_out(PLAN, ledger.assign(arm="mail"), outcomes, END)
+    with pytest.raises(ValueError, match="no column 'predicted'"):
+        read_out(PLAN, ledger, outcomes.drop(columns="predicted"), END)
+    with pytest.raises(ValueError, match="profit_amount: 100 of 100 values are missing"):
+        read_out(PLAN, ledger, outcomes.assign(profit_amount=np.nan), END)
+    proportion = replace(PLAN, metrics=(MetricPlan("profit_amount", "goal", is_proportion=True),))
+    with pytest.raises(ValueError, match="declared a proportion"):
+        read_out(proportion, ledger, outcomes, END)
+    with pytest.raises(ValueError, match="is not an arm of"):
+        replace(PLAN, control_arm="nobody")
+    with pytest.raises(ValueError, match="share a name"):
+        replace(PLAN, metrics=(PROFIT, PROFIT))
+    for bad in ({"winsorise": 0.99, "per": "x"}, {"winsorise": 0.1}, {"covariate_per": "x"}):
+        with pytest.raises(ValueError, match=r"winsorise|covariate_per"):
+            MetricPlan("x", "goal", **bad)  # type: ignore[arg-type]
+
+
+# -- real data ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hillstrom(shared: Path) -> pd.DataFrame:
+    frame = pd.read_parquet(shared / "data" / "hillstrom" / "hillstrom.parquet")
+    return frame.assign(
+        customer_key=[f"{i:05d}" for i in range(len(frame))],
+        arm=frame["segment"],
+        assigned_date=DAY,
+    )
+
+
+def test_hillstrom_from_end_to_end(hillstrom: pd.DataFrame) -> None:
+    """facts/experiments.md 1.4: both arms, three metrics, against the control, by this path."""
+    plan = AnalysisPlan(
+        "hillstrom",
+        "No E-Mail",
+        dict.fromkeys(["No E-Mail", "Mens E-Mail", "Womens E-Mail"], 1 / 3),
+        (
+            MetricPlan("visit", "secondary", is_proportion=True),
+            MetricPlan("conversion", "secondary", is_proportion=True),
+            MetricPlan("spend", "goal"),
+            MetricPlan("spend_cuped", "secondary", value="spend", covariate="history"),
+        ),
+        DAY,
+        DAY,
+        14,
+    )
+    read = read_out(plan, hillstrom[["customer_key", "arm", "assigned_date"]], hillstrom, END)
+    row = read.set_index(["arm", "metric"]).to_dict("index")
+    golden = {
+        ("Mens E-Mail", "visit"): (0.076589564, 0.069953, 0.083226, 1.4e-112),
+        ("Mens E-Mail", "conversion"): (0.006805007, 0.005000, 0.008610, 1.5e-13),
+        ("Mens E-Mail", "spend"): (0.769827156, 0.485140, 1.054515, 1.1638e-7),
+        ("Womens E-Mail", "visit"): (0.045233107, 0.038893, 0.051573, 2.4e-44),
+        ("Womens E-Mail", "conversion"): (0.003111058, 0.001499, 0.004724, 1.5603e-4),
+        ("Womens E-Mail", "spend"): (0.424412216, 0.168957, 0.679868, 1.1294e-3),
+    }
+    for key, (effect, low, high, p_value) in golden.items():
+        assert row[key]["effect"] == pytest.approx(effect, abs=5e-10)
+        assert row[key]["effect_low"] == pytest.approx(low, abs=1.1e-6)
+        assert row[key]["effect_high"] == pytest.approx(high, abs=1.1e-6)
+        assert row[key]["p_value"] == pytest.approx(p_value, rel=0.04)
+        assert row[key]["srm_p_assigned"] == pytest.approx(0.90369296)
+    errors = {arm: row[f"{arm} E-Mail", "spend"]["standard_error"] for arm in ("Mens", "Womens")}
+    assert errors["Mens"] == pytest.approx(0.14524656, abs=1e-8)
+    assert errors["Womens"] == pytest.approx(0.13033286, abs=1e-8)
+    adjusted = row["Mens E-Mail", "spend_cuped"]
+    assert adjusted["standard_error"] == pytest.approx(0.145215, abs=1e-6)
+    assert adjusted["variance_reduction"] == pytest.approx(0.0004, abs=1e-4)
+    # Twyman: +118 % in spend is true here, and still the first thing to look at.
+    assert row["Mens E-Mail", "spend"]["status"] == "needs_review"
+    assert row["Womens E-Mail", "visit"]["status"] == "ok"
