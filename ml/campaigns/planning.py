@@ -147,14 +147,15 @@ def plan_power(
 
 
 def look_dates(
-    start_date: date, last_assignment_date: date, window_days: int, looks: int
+    start_date: date, last_assignment_date: date, closing_days: int, looks: int
 ) -> tuple[date, ...]:
     """Days of the interim looks, of `looks` in all, at equal shares of the days of closing.
 
-    Windows close from start_date + window_days on, one day per day of enrolment; the last look is
-    the end and is not in the answer. With more looks than days some fall together.
+    closing_days: from assignment until the goals are final (window and settling). Customers close
+    from start_date + closing_days on, a day's for each day of enrolment; the last look is the end
+    and is not in the answer. With more looks than days some fall together.
     """
-    first = start_date + timedelta(days=window_days)
+    first = start_date + timedelta(days=closing_days)
     days = (last_assignment_date - start_date).days + 1
     steps = {math.ceil(days * look / looks) - 1 for look in range(1, looks)}
     return tuple(first + timedelta(days=step) for step in sorted(steps) if step < days - 1)

@@ -31,7 +31,14 @@ from ml.experiments.sequential import (
     confidence_sequence,
     stagewise_p_value,
 )
-from ml.experiments.shrinkage import STATED_PRIOR, NormalPrior, posterior, prior_from_past
+from ml.experiments.shrinkage import (
+    STATED_PRIOR,
+    NormalPrior,
+    PooledEffect,
+    pool,
+    posterior,
+    prior_from_past,
+)
 from ml.experiments.srm import StageCheck, check_passage, check_stage
 from ml.experiments.two_sample import (
     Effect,
@@ -45,6 +52,7 @@ from ml.experiments.two_sample import (
 Array = npt.NDArray[np.float64]
 Role = Literal["goal", "guardrail", "secondary"]
 STATUSES = ("ok", "underpowered", "needs_review", "window_open", "invalid")
+VALID = ("ok", "underpowered", "needs_review")
 STAGES = ("eligible", "assigned", "sent", "delivered", "measured")
 RELATIVE_METHOD = "log_delta"
 # Twyman: a lift beyond it is more often a fault in the data than a success.
@@ -227,11 +235,12 @@ class AnalysisPlan:
                 f"{name}: all customers are assigned on {self.start_date}, so all windows close at "
                 "once and an interim look would see nobody; leave the looks out"
             )
-        first = self.start_date + timedelta(days=self.window_days)
-        if self.looks[0] < first or self.looks[-1] >= self.window_end_date:
+        first = self.start_date + timedelta(days=self.closing_days)
+        end = self.last_assignment_date + timedelta(days=self.closing_days)
+        if self.looks[0] < first or self.looks[-1] >= end:
             raise ValueError(
-                f"{name}: looks lie on or after {first}, when the first window has closed, and "
-                f"before the end on {self.window_end_date}"
+                f"{name}: looks lie on or after {first}, when the goals of the first customers are "
+                f"final, and before the end on {end}"
             )
         if self.looks[0] < self.last_assignment_date and not self.planned_customers:
             raise ValueError(f"{name}: looks before enrolment ends need planned_customers")
@@ -242,13 +251,14 @@ class AnalysisPlan:
         return [arm for arm in self.weights if arm != self.control_arm]
 
     @property
-    def window_end_date(self) -> date:
-        """Last day of the outcome window of the customers assigned last."""
-        return self.last_assignment_date + timedelta(days=self.window_days)
+    def closing_days(self) -> int:
+        """Days from assignment until all goals of a customer are final; what looks count."""
+        settle = [metric.settle_days for metric in self.metrics if metric.role == "goal"]
+        return self.window_days + max(settle, default=0)
 
     def end_date(self, metric: MetricPlan) -> date:
         """The day at whose end the metric is final for everybody."""
-        return self.window_end_date + timedelta(days=metric.settle_days)
+        return self.last_assignment_date + timedelta(days=self.window_days + metric.settle_days)
 
     def error_of(self, metric: MetricPlan) -> float:
         """Two-sided error of one comparison at a planned look: goals share alpha equally."""
@@ -307,7 +317,7 @@ def past_effects(results: Iterable[pd.DataFrame], decides: str = "profit_amount"
     kept = []
     for frame in results:
         valid = frame["is_final"] & frame["metric"].eq(decides)
-        valid &= frame["status"].isin(["ok", "underpowered", "needs_review"])
+        valid &= frame["status"].isin(VALID)
         valid &= frame["relative_error_before_cost"].gt(0)
         kept.append(
             frame.loc[
@@ -319,6 +329,34 @@ def past_effects(results: Iterable[pd.DataFrame], decides: str = "profit_amount"
     if not kept:
         return pd.DataFrame(columns=columns)
     return pd.concat(kept, ignore_index=True).set_axis(columns, axis=1)
+
+
+def pooled_effect(
+    results: Iterable[pd.DataFrame], metric: str, *, relative: bool = False
+) -> PooledEffect:
+    """What several small campaigns, or quarters of the global holdout, say together of a metric.
+
+    results: one frame per campaign, with one arm each (two share a control and are not
+    independent); a quarter of the holdout is a campaign whose control is the held-out share.
+    relative: pool gains before cost over the control's mean, for campaigns of unlike customers.
+    Counted are final readings that are valid, the underpowered above all.
+    """
+    found: dict[str, tuple[float, float]] = {}
+    names = ("effect", "standard_error")
+    if relative:
+        names = ("relative_effect_before_cost", "relative_error_before_cost")
+    for frame in results:
+        valid = frame["is_final"] & frame["metric"].eq(metric)
+        valid &= frame["status"].isin(VALID) & frame[names[1]].gt(0)
+        for row in frame[valid].to_dict("records"):
+            if row["campaign_id"] in found:
+                raise ValueError(
+                    f"campaign {row['campaign_id']}: two readings of {metric}; pool one arm, once"
+                )
+            found[row["campaign_id"]] = (float(row[names[0]]), float(row[names[1]]))
+    if not found:
+        raise ValueError(f"no campaign has a final, valid reading of {metric}")
+    return pool([effect for effect, _ in found.values()], [error for _, error in found.values()])
 
 
 @dataclass(frozen=True)
@@ -437,10 +475,10 @@ def _looks(plan: AnalysisPlan, data: _Data, metric: MetricPlan, as_of: date) -> 
     found: list[_Look] = []
     fractions: list[float] = []
     information: list[float] = []
-    for number, day in enumerate((*plan.looks, end), 1):
+    for number, day in enumerate((*(look for look in plan.looks if look < end), end), 1):
         if day > as_of:
             break
-        is_final = number == len(plan.looks) + 1
+        is_final = day == end
         closed = data.closed(plan, metric, day)
         count = int(closed.sum())
         if not is_final and not count:

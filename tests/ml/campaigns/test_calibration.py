@@ -43,10 +43,14 @@ RIGHT = [metric.name for metric in (*PLAN.metrics, *STRATIFIED.metrics)]
 
 
 def population(seed: int = 20250501) -> pd.DataFrame:
-    """Zero-inflated log-normal revenue, over-dispersed sessions; no effect of anything."""
+    """Zero-inflated log-normal revenue, over-dispersed sessions; no effect of anything.
+
+    At a log-sd of 1.2 one customer holds a quarter of the sum of squares. At 1.5 it is a third,
+    and the p-values of a t test, though rejecting as often as they say, are not uniform any more.
+    """
     rng = np.random.default_rng(seed)
     before = rng.lognormal(3, 1, N) * (rng.random(N) < 0.5)
-    revenue = rng.lognormal(3, 1.5, N) * (rng.random(N) < 0.3) + 0.3 * before
+    revenue = rng.lognormal(3, 1.2, N) * (rng.random(N) < 0.3) + 0.3 * before
     # Sessions differ a lot between customers, and so does what one session yields.
     sessions = rng.poisson(rng.gamma(1, 5, N)) + 1.0
     return pd.DataFrame(

@@ -20,6 +20,7 @@ from ml.campaigns.results import (
     MetricPlan,
     fieller,
     past_effects,
+    pooled_effect,
     read_out,
 )
 from ml.experiments.sequential import boundaries
@@ -320,6 +321,21 @@ def test_looks_count_closed_customers_only_and_show_no_fixed_p_value() -> None:
     assert final["p_value"] >= 2 * stats.norm.sf(abs(final["z_statistic"])) - 1e-9
 
 
+def test_looks_wait_for_the_returns_of_the_goals() -> None:
+    plan, ledger, outcomes = wave()
+    shifted = tuple(look + timedelta(days=10) for look in plan.looks)
+    retained = MetricPlan("retained", "secondary", is_proportion=True)
+    slow = replace(plan, looks=shifted, metrics=(replace(PROFIT, settle_days=10), retained))
+    with pytest.raises(ValueError, match="looks lie on or after"):
+        replace(slow, looks=plan.looks)
+    read = read_out(slow, ledger, outcomes, END + timedelta(days=40))
+    by_metric = read.groupby("metric")
+    fractions = by_metric["information_fraction"].agg(list).to_dict()
+    assert fractions["profit_amount"] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert fractions["retained"] == pytest.approx([0.75, 1.0]), "earlier final, so fewer looks"
+    assert by_metric["is_final"].agg(list).to_dict()["retained"] == [False, True]
+
+
 def test_a_crossed_boundary_ends_the_wait() -> None:
     plan, ledger, outcomes = wave(lift=2.0)
     read = read_out(plan, ledger, outcomes, END + timedelta(days=10))
@@ -338,7 +354,7 @@ def test_a_crossed_boundary_ends_the_wait() -> None:
 def test_looking_often_keeps_the_error(monitoring: str) -> None:
     """Rule 16 through the production path: fourteen looks at nothing."""
     rng = np.random.default_rng(12)
-    n, days, runs = 1_400, 14, 120
+    n, days, runs = 1_400, 14, 100
     base = AnalysisPlan(
         "peek",
         "control",
@@ -477,6 +493,28 @@ def test_past_campaigns_become_the_prior() -> None:
     assert past_effects([]).empty
     invalid = reads[0].assign(status="invalid")
     assert past_effects([invalid]).empty
+
+
+def test_small_campaigns_are_pooled() -> None:
+    """Eight quarters of a holdout of 10 %, none of which can see the effect alone."""
+    held = replace(PLAN, weights={"control": 0.1, "coupon": 0.9})
+    reads = []
+    for quarter in range(8):
+        ledger, outcomes = world(lift=1.0, n=2_500, seed=50 + quarter)
+        rng = np.random.default_rng(150 + quarter)
+        keep = ledger["arm"].eq("coupon") | (rng.random(len(ledger)) < 1 / 9)
+        plan = replace(held, campaign_id=f"holdout_2025q{quarter}")
+        reads.append(read_out(plan, ledger[keep], outcomes[keep], END))
+    assert {read.iloc[0]["status"] for read in reads} == {"underpowered"}
+    found = pooled_effect(reads, "profit_amount")
+    assert found.count == 8
+    assert 0 < found.low < 1.0 < found.high
+    gain = pooled_effect(reads, "profit_amount", relative=True)
+    assert gain.low < 0.18 < gain.high, "1 and a cost of 0.8 over 10"
+    with pytest.raises(ValueError, match="pool one arm, once"):
+        pooled_effect([reads[0], reads[0]], "profit_amount")
+    with pytest.raises(ValueError, match="no campaign has a final"):
+        pooled_effect(reads, "retained")
 
 
 def test_a_stated_prior_is_the_plans() -> None:
