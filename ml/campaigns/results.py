@@ -306,6 +306,7 @@ def read_out(
         if not looks:
             rows += _nothing_yet(plan, data, metric, as_of, eligible)
     _adjust_for_multiplicity(plan, rows)
+    _heed_guardrails(plan, rows)
     return _table(rows)
 
 
@@ -1064,6 +1065,29 @@ def _adjust_for_multiplicity(plan: AnalysisPlan, rows: Sequence[dict[str, Any]])
         found = adjusted_p_values([row["p_value"] for row in family], method)
         for row, p_value in zip(family, found, strict=True):
             row["p_value_adjusted"] = p_value
+
+
+def _heed_guardrails(plan: AnalysisPlan, rows: Sequence[dict[str, Any]]) -> None:
+    """Nothing is rolled out over a guardrail that is inferior, or that cannot be judged yet."""
+    guardrails = [metric.name for metric in plan.metrics if metric.role == "guardrail"]
+    for row in rows:
+        if row["decision"] != "roll_out":
+            continue
+        for name in guardrails:
+            verdicts = [
+                other["guardrail_verdict"]
+                for other in rows
+                if other["metric"] == name
+                and other["arm"] == row["arm"]
+                and other["look_date"] <= row["look_date"]
+            ]
+            verdict = verdicts[-1] if verdicts else None
+            if verdict == "non_inferior":
+                continue
+            said = "is inferior" if verdict == "inferior" else "may be inferior"
+            stops = verdict == "inferior" or row["decision"] == "stop"
+            row["decision"] = "stop" if stops else "keep_testing"
+            row["reason"] += f"; the guardrail {name} {said}"
 
 
 def _nothing_yet(

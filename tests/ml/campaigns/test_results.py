@@ -433,6 +433,23 @@ def test_goals_share_the_error_and_guardrails_have_a_margin() -> None:
         MetricPlan("x", "guardrail")
 
 
+def test_nothing_is_rolled_out_over_a_guardrail() -> None:
+    harm = MetricPlan("cost_amount", "guardrail", higher_is_better=False, non_inferiority_margin=1)
+    harm_seen = float(reading()["cost_effect"])
+    decisions = {}
+    for margin in (2.0, harm_seen, 0.1):
+        metrics = (replace(harm, non_inferiority_margin=margin), PROFIT)
+        row = read_out(replace(PLAN, metrics=metrics), *world(), END).iloc[-1]
+        decisions[margin] = (row["decision"], row["reason"])
+    assert decisions[2.0][0] == "roll_out"
+    assert decisions[harm_seen][0] == "keep_testing"
+    assert "cost_amount may be inferior" in decisions[harm_seen][1]
+    assert decisions[0.1][0] == "stop"
+    late = (replace(harm, non_inferiority_margin=2.0, settle_days=5), PROFIT)
+    waiting = read_out(replace(PLAN, metrics=late), *world(), END).set_index("metric")
+    assert waiting.loc["profit_amount", "decision"] == "keep_testing", "not judged yet"
+
+
 # -- money ----------------------------------------------------------------------------------------
 
 
