@@ -297,12 +297,10 @@ def read_out(
     rows: list[dict[str, Any]] = []
     for metric in plan.metrics:
         looks = _looks(plan, data, metric, as_of)
-        checks: dict[date, dict[str, StageCheck]] = {}
         crossed: dict[str, tuple[int, float]] = {}
         for look in looks:
-            if look.day not in checks:
-                checks[look.day] = _stages(plan, data, metric, look.day, eligible)
-            rows += _read_metric(plan, data, metric, look, checks[look.day], crossed, past)
+            stages = _stages(plan, data, metric, look.day, eligible)
+            rows += _read_metric(plan, data, metric, look, stages, crossed, past)
         if not looks:
             rows += _nothing_yet(plan, data, metric, as_of, eligible)
     _adjust_for_multiplicity(plan, rows)
