@@ -10,7 +10,7 @@ be tested as of T may therefore use a snapshot S only if S + horizon <= T: the h
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from math import exp, factorial
@@ -33,7 +33,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % bootstrap interval; differences are first minus second."""
+    """An estimate with its 95 % interval (or as said); differences are first minus second."""
 
     estimate: float
     low: float
@@ -148,22 +148,32 @@ def customer_bootstrap(
     codes, customers = pd.factorize(keys, sort=True)
     totals = np.zeros((len(customers), values.shape[1] + 1))
     np.add.at(totals, codes, np.column_stack([values, np.ones(len(codes))]))
-    random = np.random.default_rng(seed)
-    means = np.empty((n_resamples, values.shape[1]))
-    for start in range(0, n_resamples, 50):  # 50 x 20,000 customers in bytes: 1 MB at a time
-        stop = min(start + 50, n_resamples)
-        weights = _poisson_one(random, (stop - start, len(customers)))
+    means: list[np.ndarray] = []
+    for weights in poisson_weights(len(customers), n_resamples, seed):
         sums = weights @ totals
         # with a handful of customers a resample can be empty: take the sample itself instead
         empty = sums[:, -1] == 0
         sums[empty] = totals.sum(axis=0)
-        means[start:stop] = sums[:, :-1] / sums[:, -1:]
-    return means
+        means.append(sums[:, :-1] / sums[:, -1:])
+    return np.concatenate(means)
 
 
-def interval(estimate: float, resamples: np.ndarray) -> Interval:
-    """Return the estimate with the percentile interval (2.5 %, 97.5 %) of its resamples."""
-    low, high = np.percentile(resamples, [2.5, 97.5])
+def poisson_weights(
+    n_units: int, n_resamples: int, seed: int, at_once: int = 50
+) -> Iterator[np.ndarray]:
+    """Yield how often each resample holds each unit, (up to `at_once`, n_units) at a time.
+
+    50 x 20,000 customers are 8 MB at a time. The batches do not change the draws.
+    """
+    random = np.random.default_rng(seed)
+    for start in range(0, n_resamples, at_once):
+        yield _poisson_one(random, (min(start + at_once, n_resamples) - start, n_units))
+
+
+def interval(estimate: float, resamples: np.ndarray, confidence: float = 0.95) -> Interval:
+    """Return the estimate with the percentile interval of its resamples."""
+    tail = 100 * (1 - confidence) / 2
+    low, high = np.percentile(resamples, [tail, 100 - tail])
     return Interval(float(estimate), float(low), float(high))
 
 
