@@ -712,4 +712,59 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "an effect that is shown is believed",
         ),
     ),
+    # ------------------------------------------------------------------ uplift
+    "uplift_scores": (
+        Rule(
+            "rank_is_total_order",
+            "uplift_rank = row_number() OVER "
+            "(PARTITION BY campaign_id, arm ORDER BY expected_effect DESC, customer_key)",
+            "1 to n for each offer, the largest effect first, ties by customer_key",
+        ),
+        Rule(
+            "learned_from_the_past",
+            "learned_until_date <= snapshot_date",
+            "nothing after the end of D may be known on D",
+        ),
+        Rule(
+            "one_model_per_offer",
+            "min(concat(metric, learner, model_version)) OVER (PARTITION BY campaign_id, arm) "
+            "= max(concat(metric, learner, model_version)) OVER (PARTITION BY campaign_id, arm)",
+            "effects of two models or on two metrics cannot be ranked together",
+        ),
+        Rule(
+            "effects_vary",
+            "count(*) < 100 OR count(DISTINCT expected_effect) > 1",
+            "a constant effect ranks by customer_key alone",
+            "warning",
+            "table",
+        ),
+    ),
+    "offer_policy": (
+        Rule(
+            "propensities_sum_to_one",
+            "abs(sum(propensity) OVER (PARTITION BY campaign_id, segment) - 1) < 1e-6",
+            "everybody gets exactly one arm",
+        ),
+        Rule(
+            "floor_is_kept",
+            "propensity >= floor - 1e-9",
+            "an arm that is never drawn teaches nothing, and cannot be weighted",
+        ),
+        Rule(
+            "posterior_is_whole",
+            "(posterior_mean IS NULL) = (best_probability IS NULL) "
+            "AND (posterior_mean IS NULL) = (posterior_sd IS NULL)",
+            "a chance without a posterior comes from nowhere",
+        ),
+        Rule(
+            "worth_no_more_than_counted",
+            "effective_count <= customer_count + 1e-6",
+            "weights take information away, and never add any",
+        ),
+        Rule(
+            "everybody_has_a_policy",
+            "count(*) FILTER (WHERE segment = 'all') OVER (PARTITION BY campaign_id, arm) = 1",
+            "a customer of an unknown segment takes that of all",
+        ),
+    ),
 }

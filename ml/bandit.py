@@ -196,7 +196,7 @@ def update_policy(
     customer whose window is open is not in it: early rewards come from the quick). weights: the
     campaign's own, in force until there is evidence. A segment with fewer than `min_count` such
     customers in an arm uses those of all segments together, and while these are too few the
-    campaign's weights, lifted to the floor. The segment `all` is always there.
+    campaign's weights, lifted to the floor where one is below it. The segment `all` is always there.
 
     Raises:
         ValueError: an arm of the log is not in the weights, or the weights do not sum to 1.
@@ -228,7 +228,9 @@ def update_policy(
             )
         else:
             chances = best_probabilities(posteriors, larger_is_better=settings.larger_is_better)
-        p = with_floor(chances, settings.floor)
+        # weights that a person wrote down stand as they are while they leave each arm its floor
+        is_own = posteriors is None and chances.min() >= settings.floor
+        p = chances if is_own else with_floor(chances, settings.floor)
         for i, arm in enumerate(arms):
             frozen = posteriors[i].distribution if posteriors else None
             rows.append(

@@ -22,6 +22,7 @@ from orchestration.defs.scores.assets import score_assets
 from orchestration.defs.segments.assets import segment_assets
 from orchestration.defs.sources.assets import landing_assets, raw_assets
 from orchestration.defs.sources.contract import load_contract
+from orchestration.defs.uplift.assets import uplift_assets
 from orchestration.resources.dbt import read_manifest
 from orchestration.resources.home import Home, Shop
 from orchestration.resources.platform import Platform
@@ -64,6 +65,7 @@ def build_defs(
             *score_assets(days),
             *segment_assets(days),
             *campaign_assets(days),
+            *uplift_assets(days),
         ],
         asset_checks=platform_checks(),
         jobs=jobs(days, loggers),

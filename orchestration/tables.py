@@ -295,6 +295,50 @@ LABEL_TREATMENTS = Table(
     may_be_empty=True,
 )
 
+UPLIFT_SCORES = Table(
+    "uplift_scores",
+    1,
+    ("snapshot_date", "campaign_id", "arm", "customer_key"),
+    _columns("""
+        snapshot_date date: the day
+        customer_key string: pseudonym of a customer of the population
+        campaign_id string: the finished campaign from which was learnt
+        arm string: its arm, that is the offer
+        metric string: what the effect is on, per customer and outcome window
+        expected_effect double: outcome expected with the offer less that without, in its unit
+        uplift_rank integer 1..: 1 gains most by this offer; ties by customer_key
+        contact_cost_amount decimal 0..: declared cost of one contact of that arm
+        learner string: which kind of learner
+        model_version string: its registered version
+        learned_until_date date: the last day whose orders the model has seen
+    """),
+    "snapshot_date",
+    may_be_empty=True,
+)
+
+OFFER_POLICY = Table(
+    "offer_policy",
+    1,
+    ("snapshot_date", "campaign_id", "segment", "arm"),
+    _columns("""
+        snapshot_date date: the day after which the policy may hold
+        campaign_id string: a campaign between its start and its last window's end
+        segment string: RFM segment at assignment; all stands for everybody
+        arm string: an arm of the campaign, the control included
+        metric string: the reward, per customer and outcome window
+        customer_count integer 0..: customers of segment and arm whose window has closed
+        effective_count double 0..: what they are worth after weighting by 1 / propensity
+        posterior_mean double?: of the mean reward of the arm; null before there is evidence
+        posterior_sd double? 0..: its standard deviation
+        best_probability double? 0..1: probability that no arm is better
+        floor double 0..0.5: least probability of any arm
+        propensity double 0..1: probability of the arm for customers not assigned yet
+        reason string: on what the probability rests
+    """),
+    "snapshot_date",
+    may_be_empty=True,
+)
+
 # Insert-only: a partition is merged, never replaced.
 LEDGERS = frozenset({CAMPAIGN_ASSIGNMENTS.name})
 
@@ -306,6 +350,8 @@ MADE_HERE = (
     CAMPAIGN_COHORTS,
     CAMPAIGN_OUTCOMES,
     LABEL_TREATMENTS,
+    UPLIFT_SCORES,
+    OFFER_POLICY,
 )
 
 

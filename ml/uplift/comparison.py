@@ -72,9 +72,14 @@ class Comparison:
         return next(entry for entry in self.entries if entry.name == name)
 
     @property
+    def best_candidate(self) -> str:
+        """Return the candidate with the largest difference; of equal ones the first."""
+        return max(self.differences, key=lambda key: self.differences[key].estimate)
+
+    @property
     def decision(self) -> Decision:
-        """Promote the candidate with the largest difference, if its interval lies above zero."""
-        name = max(self.differences, key=lambda key: self.differences[key].estimate)
+        """Promote the best candidate, if the interval of its difference lies above zero."""
+        name = self.best_candidate
         found = self.differences[name]
         by = f"by {found} in {self.measure} on {self.unit_count:,} units"
         if found.low > 0:

@@ -43,10 +43,13 @@ RESPONSE_MODEL = "response_model"
 
 @dataclass(frozen=True)
 class Learned:
-    """A comparison with its decision; `model` is fitted on all units where it was promoted."""
+    """A comparison with its decision, and its best candidate fitted on all units.
+
+    Whether `model` may be used says `comparison.decision`.
+    """
 
     comparison: Comparison
-    model: UpliftLearner | None
+    model: UpliftLearner
     scores: Mapping[str, Array]
 
 
@@ -107,7 +110,7 @@ def learn(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> Learned:
-    """Fit the learners, compare them with the baselines, keep the one that beats them all.
+    """Fit the learners, compare them with the baselines, fit the best one on all units.
 
     X: (n, d), known before assignment. baselines: scores by name that no model of this comparison
     made, such as `churn_risk`; the response model (boosting on the treated, scored by folds) is
@@ -135,16 +138,13 @@ def learn(
         n_resamples=n_resamples,
         seed=seed,
     )
-    decision = compared.decision
-    model = None
-    if decision.promote:
-        model = clone(tried[decision.name]).fit(
-            X,
-            y,
-            treatment=t,
-            propensity=propensity,
-            folds=hash_folds(units, 2, f"{salt}:inner"),
-        )
+    model = clone(tried[compared.best_candidate]).fit(
+        X,
+        y,
+        treatment=t,
+        propensity=propensity,
+        folds=hash_folds(units, 2, f"{salt}:inner"),
+    )
     return Learned(compared, model, {**scores, RESPONSE_MODEL: response})
 
 
@@ -171,8 +171,8 @@ def cross_fitted_responses(
         if not own.any():
             continue
         model = kind(max_depth=3, max_iter=60, early_stopping=False, random_state=seed)
-        model.fit(matrix[rows], y[rows])
-        scores[own] = (
-            model.predict_proba(matrix[own])[:, 1] if is_binary else model.predict(matrix[own])
-        )
+        known = ~np.isnan(matrix[rows]).all(axis=0)  # boosting cannot bin a column without a value
+        model.fit(matrix[rows][:, known], y[rows])
+        seen = matrix[own][:, known]
+        scores[own] = model.predict_proba(seen)[:, 1] if is_binary else model.predict(seen)
     return scores

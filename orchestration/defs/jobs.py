@@ -21,7 +21,9 @@ AssetJob = UnresolvedAssetJobDefinition
 DAILY = "daily"
 TRAINING = "training"
 
-DAILY_SELECTION = dg.AssetSelection.groups("sources", "mart", "scores", "segments", "campaigns")
+DAILY_SELECTION = dg.AssetSelection.groups(
+    "sources", "mart", "scores", "segments", "campaigns", "uplift"
+)
 TRAINING_SELECTION = dg.AssetSelection.groups("models")
 
 

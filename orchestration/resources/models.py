@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from ml.registry import ChampionMove, ModelRef
     from ml.rfm import CutPoints
     from ml.training import Champion, Fallback, TrainingResult
+    from ml.uplift.training import Learned
     from orchestration.resources.home import Home
 
 SEGMENT_MODEL = "customer_segments"
 _SEGMENTS_FILE = "segments.json"
+_UPLIFT_FILE = "uplift.json"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,21 @@ class Segments:
     version: str
     clusters: SegmentModel
     cut_points: CutPoints
+
+
+@dataclass(frozen=True)
+class Uplift:
+    """What was learnt from one arm of a campaign, and whether its ranking may be used."""
+
+    ref: ModelRef
+    is_promoted: bool
+    reason: str
+    table: str
+
+
+def uplift_model(campaign_id: str, arm: str) -> str:
+    """Return the registered name of what was learnt from one arm of a campaign."""
+    return f"uplift_{campaign_id}_{arm}"
 
 
 class Models:
@@ -147,6 +164,44 @@ class Models:
             SegmentModel(registry.load(ref), document["clusters"]),
             CutPoints.from_json(json.dumps(document["cut_points"])),
         )
+
+    def uplift(self, campaign_id: str, arm: str) -> Uplift | None:
+        """Return what was learnt from one arm of a campaign; None where nothing was yet."""
+        from ml import registry
+
+        try:
+            ref = registry.resolve(self.uri, uplift_model(campaign_id, arm))
+        except registry.NoSuchModelError:
+            return None
+        decided = json.loads(registry.load_document(ref, _UPLIFT_FILE))
+        return Uplift(ref, decided["promote"], decided["reason"], decided["table"])
+
+    def register_uplift(
+        self, campaign_id: str, arm: str, learned: Learned, day: date, tags: Mapping[str, str]
+    ) -> Uplift:
+        """Keep the best learner of one arm of a campaign, with the decision whether to use it."""
+        from ml import registry
+
+        compared, decision = learned.comparison, learned.comparison.decision
+        document = {
+            "promote": decision.promote,
+            "reason": decision.reason,
+            "table": compared.table(),
+        }
+        best = compared.best_candidate
+        registry.register_estimator(
+            self.uri,
+            uplift_model(campaign_id, arm),
+            learned.model,
+            run_name=f"uplift {campaign_id} {arm}",
+            tags={**tags, "recipe": best, "last_matured_date": day.isoformat()},
+            metrics={"qini": compared.entry(best).value, "unit_count": float(compared.unit_count)},
+            documents={_UPLIFT_FILE: json.dumps(document, sort_keys=True)},
+            reason=decision.reason,
+        )
+        found = self.uplift(campaign_id, arm)
+        assert found is not None
+        return found
 
     def link(self, ref: ModelRef, url: str) -> str:
         """Return the address of the run behind a version in the MLflow UI at `url`."""

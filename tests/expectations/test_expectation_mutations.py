@@ -197,6 +197,8 @@ ENTAILED: dict[tuple[str, str], set[str]] = {
     ("at_risk_list", "finite"): {"bounds", "margin_at_risk_agrees"},
     ("campaign_assignments", "finite"): {"bounds", "draws_below_one"},
     ("campaign_outcomes", "allowed"): {"nothing_to_read_unless_valid"},
+    ("uplift_scores", "no_contact_details"): {"one_model_per_offer"},
+    ("offer_policy", "primary_key"): {"propensities_sum_to_one", "everybody_has_a_policy"},
     # a label of another day is due on another day
     ("churn_labels", "partition"): {"horizon_has_passed"},
     ("customer_status", "partition"): {"recency_agrees_with_date"},
@@ -484,6 +486,22 @@ BAD: dict[str, dict[str, Mutation]] = {
         "window_in_order": set_values("window_start_date", {5: TOMORROW}),
         "mismatch_has_status": set_values("srm_p_value", {5: 0.0009}),
         "nothing_to_read_unless_valid": set_values("status", {5: "invalid_srm"}),
+    },
+    "uplift_scores": {
+        "rank_is_total_order": swap(3, 4, "uplift_rank"),
+        "learned_from_the_past": set_values("learned_until_date", {5: TOMORROW}),
+        "one_model_per_offer": set_values("model_version", {5: "another"}),
+        "effects_vary": lambda batch: both(
+            fill("expected_effect", 0.1),
+            set_values("customer_key", dict(enumerate(sorted(map(customer, range(ROWS)))))),
+        )(batch),
+    },
+    "offer_policy": {
+        "propensities_sum_to_one": set_values("propensity", {4: 0.31}),
+        "floor_is_kept": set_values("propensity", {4: 0.04, 5: 0.96}),
+        "posterior_is_whole": set_values("posterior_sd", {5: None}),
+        "worth_no_more_than_counted": set_values("effective_count", {5: 121.0}),
+        "everybody_has_a_policy": set_values("segment", {4: "Lost", 5: "Lost"}),
     },
 }
 

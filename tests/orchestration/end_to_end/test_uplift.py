@@ -1,0 +1,147 @@
+"""What campaigns teach, in a shop: the policy while one runs, scores once one has ended."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import numpy as np
+import pytest
+from tiny_shop import (
+    CAMPAIGN_ID,
+    EMPTY,
+    ENROLLED,
+    FIRST,
+    LAST_RUN,
+    SHOP,
+    Enrolled,
+    platform,
+    run_assets,
+)
+
+from ml.campaigns.assignment import uniforms
+from ml.uplift import comparison, training
+from orchestration.defs.uplift import assets
+from orchestration.resources.instance import open_instance
+from orchestration.resources.models import uplift_model
+from orchestration.tables import (
+    CAMPAIGN_ASSIGNMENTS,
+    OFFER_POLICY,
+    UPLIFT_SCORES,
+    mart_tables,
+)
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from orchestration.resources.home import Home
+
+WINDOW_END = ENROLLED + timedelta(days=3)
+
+
+def told(home: Home, name: str, day: date) -> dict[str, object]:
+    """The metadata of the last materialisation of a day."""
+    with open_instance(home) as instance:
+        records = instance.fetch_materializations(
+            dg.AssetRecordsFilter(
+                asset_key=dg.AssetKey(["lake", name]), asset_partitions=[day.isoformat()]
+            ),
+            limit=1,
+        ).records
+    found = records[0].asset_materialization
+    assert found is not None
+    return {key: value.value for key, value in found.metadata.items()}
+
+
+def test_the_policy_waits_for_closed_windows(enrolled: Enrolled) -> None:
+    lake = enrolled.read.lake
+    for day in SHOP.days(ENROLLED, LAST_RUN):
+        policy = lake.read_frame(OFFER_POLICY, [day])
+        if day > WINDOW_END:
+            assert policy.empty
+            assert (
+                told(enrolled.home, "offer_policy", day)["reason"] == f"no campaign runs on {day}"
+            )
+            continue
+        assert set(policy["campaign_id"]) == {CAMPAIGN_ID}
+        assert set(policy["segment"]) > {"all", "Champions"}
+        sums = policy.groupby("segment")["propensity"].sum().to_numpy()
+        assert sums == pytest.approx(1, abs=1e-9)
+        everybody = policy[policy["segment"] == "all"].set_index("arm")
+        if day < WINDOW_END:  # nobody's window has closed: the file's own weights
+            assert (policy["customer_count"] == 0).all()
+            assert everybody.loc["control", "propensity"] == pytest.approx(0.3)
+            assert "closed windows" in everybody.loc["control", "reason"]
+        else:
+            ledger = lake.read_frame(CAMPAIGN_ASSIGNMENTS)
+            own = ledger[ledger["campaign_id"] == CAMPAIGN_ID]["arm"].value_counts()
+            assert everybody["customer_count"].to_dict() == own.to_dict()
+            enough = own.min() >= 100
+            assert everybody["best_probability"].notna().all() == enough
+
+
+def test_an_ended_campaign_that_is_too_small_teaches_nothing(enrolled: Enrolled) -> None:
+    lake = enrolled.read.lake
+    for day in SHOP.days(ENROLLED, LAST_RUN):
+        assert lake.publication(UPLIFT_SCORES, day) is not None
+        assert lake.read_frame(UPLIFT_SCORES, [day]).empty
+    assert "has ended" in str(told(enrolled.home, "uplift_scores", FIRST)["reason"])
+    reason = told(enrolled.home, "uplift_scores", EMPTY)[f"{CAMPAIGN_ID} coupon reason"]
+    assert "500 are needed" in str(reason)
+
+
+def test_a_promoted_learner_scores_the_population(
+    copy: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three days of a hundred customers teach nothing: outcomes are drawn, the decision decreed."""
+    monkeypatch.setattr(training, "MIN_UNITS_PER_ARM", 20)
+    monkeypatch.setattr(training, "MIN_RESPONSES_PER_ARM", 5)
+    monkeypatch.setattr(
+        assets,
+        "_closed_units",
+        lambda run, campaign, own, as_of: own.assign(
+            outcome=(uniforms("outcome", own["customer_key"]) < 0.5).astype(float)
+        ),
+    )
+    assert run_assets(copy, ["uplift_scores"], EMPTY).success
+    lake = platform(copy).lake
+    metadata = told(copy, "uplift_scores", EMPTY)
+    honest = metadata.get(f"{CAMPAIGN_ID} coupon reason")
+    assert metadata[f"{CAMPAIGN_ID} coupon promoted"] == 0
+    assert "nothing beats" in str(honest)
+    assert "| response_model |" in str(metadata[f"{CAMPAIGN_ID} coupon comparison"])
+    assert lake.read_frame(UPLIFT_SCORES, [EMPTY]).empty
+    models = platform(copy).models
+    kept = models.uplift(CAMPAIGN_ID, "coupon")
+    assert kept is not None
+    assert not kept.is_promoted
+
+    # another version, promoted by decree
+    learned = training.Learned(
+        comparison.Comparison(
+            "Qini",
+            (comparison.Entry(kept.ref.recipe, False, 0.1, {}),),
+            "response_model",
+            {kept.ref.recipe: comparison.Interval(0.1, 0.05, 0.15)},
+            400,
+        ),
+        models.load(kept.ref),
+        {},
+    )
+    models.register_uplift(CAMPAIGN_ID, "coupon", learned, WINDOW_END, {})
+    assert run_assets(copy, ["uplift_scores"], EMPTY).success
+    scores = lake.read_frame(UPLIFT_SCORES, [EMPTY])
+    features = lake.read_frame(mart_tables()["customer_features"], [EMPTY])
+    assert set(scores["customer_key"]) == set(features["customer_key"])
+    assert sorted(scores["uplift_rank"]) == list(range(1, len(features) + 1))
+    assert np.isfinite(scores["expected_effect"]).all()
+    assert set(scores["learned_until_date"]) == {WINDOW_END}
+    assert set(scores["model_version"]) == {"2"}
+    before = lake.publication(UPLIFT_SCORES, EMPTY)
+    assert run_assets(copy, ["uplift_scores"], EMPTY).success
+    assert lake.publication(UPLIFT_SCORES, EMPTY).content_hash == before.content_hash  # type: ignore[union-attr]
+    # a day before the end knows nothing of it
+    assert run_assets(copy, ["uplift_scores"], FIRST).success
+    assert lake.read_frame(UPLIFT_SCORES, [FIRST]).empty
+    assert uplift_model(CAMPAIGN_ID, "coupon") == f"uplift_{CAMPAIGN_ID}_coupon"
