@@ -196,7 +196,8 @@ def update_policy(
     customer whose window is open is not in it: early rewards come from the quick). weights: the
     campaign's own, in force until there is evidence. A segment with fewer than `min_count` such
     customers in an arm uses those of all segments together, and while these are too few the
-    campaign's weights, lifted to the floor where one is below it. The segment `all` is always there.
+    campaign's weights, lifted to the floor where one is below it. The segment `all` is always
+    there.
 
     Raises:
         ValueError: an arm of the log is not in the weights, or the weights do not sum to 1.

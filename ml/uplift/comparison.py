@@ -133,11 +133,11 @@ def compare_rankings(
     p = propensities(propensity, len(y))
     unit = perfect_area(y, t, p)
     constant = np.zeros(len(y))
-    known = {**baselines, NOBODY: constant, EVERYBODY: constant}
+    known = {NOBODY: constant, EVERYBODY: constant, **baselines}
     scores = {**candidates, **known}
     ranked = {name: Ranked(y, t, score, p) for name, score in scores.items()}
     value = {name: float(_area(found.totals()) / unit) for name, found in ranked.items()}
-    best = max(known, key=lambda name: value[name])  # of equal ones the first
+    best = max(known, key=lambda name: value[name])  # of equal ones the simplest
 
     # A ranking of many units is summed 2,000 times: only those that an interval needs.
     resampled: dict[str, list[Array]] = {name: [] for name in (*candidates, best)}
@@ -198,9 +198,9 @@ def compare_rules(
     p = propensities(propensity, len(y))
     assert p is not None
     known = {
-        **baselines,
         NOBODY: np.zeros(len(y), dtype=bool),
         EVERYBODY: np.ones(len(y), dtype=bool),
+        **baselines,
     }
     rules = {name: np.asarray(rule, dtype=bool) for name, rule in {**candidates, **known}.items()}
     effect = (t / p - (1 - t) / (1 - p)) * (y - y.mean())

@@ -34,6 +34,7 @@ from ml import registry
 from ml.estimators import CalibratedOnLaterSnapshots
 from ml.registry import ModelError, NoSuchModelError
 from ml.training import Champion, Fallback, TrainingResult, TrainingSkipped, train
+from ml.uplift.training import learners, scaled
 
 AS_OF = FIRST + timedelta(days=14 * 13 + HORIZON)
 TAGS = {"dagster_run_id": "run-1", "partition": "2025-07-31", "code_version": "abc"}
@@ -255,7 +256,7 @@ def test_every_trusted_type_is_needed() -> None:
     """A type that nothing needs is a door that nothing watches."""
     needed = {
         name
-        for model in map(_model, small_recipes())
+        for model in [*map(_model, small_recipes()), *learners(scaled(), is_binary=True).values()]
         for name in skops.io.get_untrusted_types(data=skops.io.dumps(model))
     }
     assert sorted(needed) == list(registry.TRUSTED_TYPES)
