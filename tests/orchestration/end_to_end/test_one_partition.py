@@ -35,6 +35,7 @@ from orchestration.tables import (
     CAMPAIGN_OUTCOMES,
     CHURN_SCORES,
     CUSTOMER_SEGMENTS,
+    UPLIFT_SCORES,
     all_tables,
     mart_tables,
 )
@@ -146,7 +147,8 @@ def test_labels_show_how_the_two_rules_agree(
 def test_published_tables_have_their_schemas_and_rows(enrolled: Enrolled) -> None:
     for name, table in all_tables().items():
         content = enrolled.read.lake.read(table, DAYS)
-        assert content.num_rows > 0, name
+        # nothing was learnt from a campaign as small as this one, and the reason is on the record
+        assert (content.num_rows > 0) == (table is not UPLIFT_SCORES), name
         assert content.schema.equals(arrow_schema(table)), name
         keys = content.select(list(table.primary_key)).to_pandas(date_as_object=True)
         assert not keys.duplicated().any(), name
