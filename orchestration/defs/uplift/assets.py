@@ -233,13 +233,22 @@ def _reward_log(run: Run, campaign: Campaign, day: date) -> pd.DataFrame:
 
 
 def _closed_units(run: Run, campaign: Campaign, own: pd.DataFrame, as_of: date) -> pd.DataFrame:
-    """Return the ledger rows `own`, whose windows have closed, with the primary metric: outcome."""
-    from ml.campaigns.outcomes import _metric_values
+    """Return the ledger rows `own`, whose windows have closed, with the primary metric: outcome.
 
-    orders = _orders(run, min(own["assigned_date"]), as_of)
-    values = _metric_values(campaign, own, orders, as_of).set_index("customer_key")
+    A margin is taken net of contacts, as `campaign_outcomes` does.
+    """
+    from ml.campaigns.outcomes import unit_outcomes
+
+    values = unit_outcomes(
+        own,
+        _orders(run, min(own["assigned_date"]), as_of),
+        as_of,
+        window_days=campaign.outcome.window_days,
+        contact_costs={arm: float(campaign.contact_cost(arm)) for arm in campaign.weights},
+    ).set_index("customer_key")
     metric = campaign.outcome.primary_metric
-    return own.assign(outcome=own["customer_key"].map(values[metric]).astype("float64"))
+    column = "profit_amount" if metric == "margin_amount" else metric
+    return own.assign(outcome=own["customer_key"].map(values[column]).astype("float64"))
 
 
 def _assigned(run: Run, campaign: Campaign) -> pd.DataFrame:
