@@ -7,11 +7,13 @@
     changes by what enters and what leaves. From this follow both paths:
 
       one day    facts whose interval holds it, summed per customer
-      a range    what enters and leaves, per customer and day; a running sum; spread over the days
+      a range    its first day as one day, and from there what enters and leaves, per customer and
+                 day; a running sum; each state spread over the days on which it stood
 
     A range therefore costs the facts in the window on its first day and the changes within it, not
     days x facts x windows. Distinct counts use the same form: of the intervals of one thing, each
-    adds only what those before it have not covered, which leaves disjoint pieces.
+    adds only what those before it have not covered, which leaves disjoint pieces. Nearly always they
+    hang together, and are one.
 #}
 
 {#
@@ -20,16 +22,18 @@
     of nothing are zero.
 
     `facts` names a CTE or relation with customer_key, known_date, superseded_date, and what the
-    declaration refers to.
+    declaration refers to. Facts are `summed` if on any one day at most one is known for each thing
+    that is counted once: one day need not look for a second.
 #}
-{% macro windowed(group, facts) -%}
+{% macro windowed(group, facts, summed=false) -%}
     {%- do ref('int_snapshot_dates') -%}  {# dbt parses one day, where it does not occur #}
-    {%- set plan = _window_plan(group) -%}
+    {%- set plan = _window_plan(group, is_once=summed and is_one_day()) -%}
 
     -- What entered before the first day is there on it; what enters after the last never does.
     {{ group }}_facts as (
         select
             customer_key,
+            known_date,
             bounds.first_date,
             bounds.last_date
             {%- for enter in plan.enters %},
@@ -53,8 +57,19 @@
             and ({% for reach in plan.reaches %}{{ reach }} > bounds.first_date{{ ' or ' if not loop.last }}{% endfor %})
             {%- endif %}
     ),
+
+    {{ _begun(group, plan) }},
+
     {% if is_one_day() -%}
-    {{ _measured_on_one_day(group, plan) }}
+    {{ group }}_measured as (
+        select
+            snapshot_date,
+            customer_key
+            {%- for c in plan.columns %},
+            {{ _result(c, c.name) }} as {{ c.name }}
+            {%- endfor %}
+        from {{ group }}_begun
+    )
     {%- else -%}
     {{ _measured_over_a_range(group, plan) }}
     {%- endif %}
@@ -65,7 +80,7 @@
     What the SQL needs of a group. enters, exits, terms, things: expressions, each once. columns:
     a measure's name and kind, and which of those it is made of.
 #}
-{% macro _window_plan(group) -%}
+{% macro _window_plan(group, is_once=false) -%}
     {%- set declared = var('measures')[group] -%}
     {%- set plan = {'enters': [], 'exits': [], 'terms': [], 'things': [], 'reaches': [], 'columns': []} -%}
     {%- for measure, of in declared.measures.items() -%}
@@ -102,12 +117,13 @@
             {%- endfor -%}
             {%- do plan.columns.append({
                 'name': of.name or measure ~ '_' ~ window ~ 'd',
-                'is_distinct': of.distinct is defined,
+                'is_distinct': of.distinct is defined and not is_once,
                 'is_whole': of.amount is not defined,
                 'enter': 'enter_' ~ plan.enters.index(enter | trim),
                 'exit': 'exit_' ~ plan.exits.index(exit),
                 'value': 'value_' ~ plan.terms.index(value | trim),
-                'things': items | join(', '),
+                'things': items,
+                'items': items | join(', '),
             }) -%}
         {%- endfor -%}
     {%- endfor -%}
@@ -124,161 +140,207 @@
 
 {#
     What is added up is a whole number in a double, an amount in ten-thousandths: exact in any order
-    below 2^53 (900 billion in money), and 40 % faster than the 128 bits in which DuckDB adds
-    integers and decimals that come out of a CTE.
+    below 2^53, and 40 % faster than the 128 bits in which DuckDB adds integers and decimals that come
+    out of a CTE. Divided back, an amount rounds to itself below 2^51 (225 billion in money).
 #}
 {% macro _as_number(expression) -%}
     cast(cast({{ expression }} as bigint) as double)
 {%- endmacro %}
 
 {% macro _result(column, expression) -%}
-    {%- set whole = 'cast(coalesce(' ~ expression ~ ', 0) as bigint)' -%}
-    {%- if column.is_whole -%} {{ whole }}
-    {%- else -%} {{ amount(whole ~ ' * cast(0.0001 as decimal(5, 4))') }}
+    {%- if column.is_whole -%} cast(coalesce({{ expression }}, 0) as bigint)
+    {%- else -%} {{ amount('coalesce(' ~ expression ~ ', 0) / 10000') }}
     {%- endif -%}
 {%- endmacro %}
 
 
-{% macro _measured_on_one_day(group, plan) -%}
-    {%- set sums = plan.columns | rejectattr('is_distinct') | list -%}
+{#
+    CTE `<group>_begun`: every measure per customer on the first requested day, as it is added up.
+    One day needs no more; a range goes on from it.
+#}
+{% macro _begun(group, plan) -%}
     {%- set distincts = plan.columns | selectattr('is_distinct') | list -%}
     {{ group }}_sums as (
         select
-            first_date as snapshot_date,
             customer_key
-            {%- for c in sums %},
-            sum(case when {{ c.exit }} > {{ c.enter }} then {{ c.value }} end) as {{ c.name }}
+            {%- for c in plan.columns | rejectattr('is_distinct') %},
+            sum(case when {{ c.enter }} = first_date and {{ c.exit }} > first_date then {{ c.value }} end) as {{ c.name }}
             {%- endfor %}
         from {{ group }}_facts
-        group by first_date, customer_key
+        where known_date <= first_date
+        group by customer_key
     ),
-    {%- for items, columns in distincts | groupby('things') %}
-    {%- set number = loop.index0 %}
 
-    {{ group }}_items_{{ number }} as (
+    {{ _things(group, plan) }}
+    {%- for items, columns in distincts | groupby('items') %}
+    {{ group }}_counts_{{ loop.index0 }} as (
         select
             customer_key
             {%- for c in columns %},
-            count(last_date_{{ loop.index0 }}) as {{ c.name }}
+            count(case when enter_{{ loop.index0 }} = first_date then 1 end) as {{ c.name }}
             {%- endfor %}
-        from (
-            select
-                customer_key
-                {%- for c in columns %},
-                max(case when {{ c.value }} = 1 and {{ c.exit }} > {{ c.enter }} then {{ c.exit }} end) as last_date_{{ loop.index0 }}
-                {%- endfor %}
-            from {{ group }}_facts
-            group by customer_key, {{ items }}
-        ) as items
+        from {{ group }}_things_{{ loop.index0 }}
         group by customer_key
     ),
-    {%- endfor %}
 
-    {{ group }}_measured as (
+    {% endfor -%}
+    {{ group }}_begun as (
         select
-            sums.snapshot_date,
+            {{ first_date() }} as snapshot_date,
             sums.customer_key
             {%- for c in plan.columns %},
-            {{ _result(c, c.name) }} as {{ c.name }}
+            {{ 'cast(' ~ c.name ~ ' as double)' if c.is_distinct else c.name }} as {{ c.name }}
             {%- endfor %}
         from {{ group }}_sums as sums
-        {%- for items, columns in distincts | groupby('things') %}
-        left join {{ group }}_items_{{ loop.index0 }} as items_{{ loop.index0 }}
-            on sums.customer_key = items_{{ loop.index0 }}.customer_key
+        {%- for items, columns in distincts | groupby('items') %}
+        left join {{ group }}_counts_{{ loop.index0 }} as counts_{{ loop.index0 }}
+            on sums.customer_key = counts_{{ loop.index0 }}.customer_key
         {%- endfor %}
     )
 {%- endmacro %}
 
 
-{% macro _measured_over_a_range(group, plan) -%}
-    {%- set sums = plan.columns | rejectattr('is_distinct') | list -%}
-    {%- set distincts = plan.columns | selectattr('is_distinct') | list -%}
-    {%- for c in distincts %}
-    -- Of the intervals of one thing, what those before them have not covered.
-    {{ group }}_pieces_{{ loop.index0 }} as (
+{#
+    CTEs `<group>_things_<n>`: per customer and thing that is counted once, over which days it is in
+    sight, and whether these hang together.
+#}
+{% macro _things(group, plan) -%}
+    {%- for items, columns in plan.columns | selectattr('is_distinct') | groupby('items') -%}
+    {{ group }}_things_{{ loop.index0 }} as (
         select
             customer_key,
+            first_date,
+            last_date,
+            {{ items }}
+            {%- for c in columns %}
+            {%- set is_counted = c.value ~ ' = 1 and ' ~ c.exit ~ ' > ' ~ c.enter %},
+            min(case when {{ is_counted }} then {{ c.enter }} end) as enter_{{ loop.index0 }},
+            max(case when {{ is_counted }} then {{ c.exit }} end) as exit_{{ loop.index0 }},
+            -- Intervals that all hold one day, or end where others begin, are one.
+            max(case when {{ is_counted }} then {{ c.enter }} end)
+            <= min(case when {{ is_counted }} then {{ c.exit }} end) as is_whole_{{ loop.index0 }}
+            {%- endfor %}
+        from {{ group }}_facts
+        group by customer_key, first_date, last_date, {{ items }}
+    ),
+
+    {% endfor -%}
+{%- endmacro %}
+
+
+{% macro _measured_over_a_range(group, plan) -%}
+    {%- set sums = plan.columns | rejectattr('is_distinct') | list -%}
+    {%- for items, columns in plan.columns | selectattr('is_distinct') | groupby('items') %}
+    {%- set things = group ~ '_things_' ~ loop.index0 %}
+    {%- for c in columns %}
+    -- Of the intervals of one thing, what those before them have not covered.
+    {{ group }}_{{ c.name }}_pieces as (
+        select
+            customer_key,
+            first_date,
+            last_date,
+            enter_{{ loop.index0 }} as enter_date,
+            exit_{{ loop.index0 }} as exit_date
+        from {{ things }}
+        where is_whole_{{ loop.index0 }}
+        union all
+        select
+            customer_key,
+            first_date,
             last_date,
             greatest(enter_date, coalesce(covered_date, enter_date)) as enter_date,
             exit_date
         from (
             select
-                customer_key,
-                last_date,
-                {{ c.enter }} as enter_date,
-                {{ c.exit }} as exit_date,
-                max({{ c.exit }}) over (
-                    partition by customer_key, {{ c.things }}
-                    order by {{ c.enter }}, {{ c.exit }}
+                facts.customer_key,
+                facts.first_date,
+                facts.last_date,
+                facts.{{ c.enter }} as enter_date,
+                facts.{{ c.exit }} as exit_date,
+                max(facts.{{ c.exit }}) over (
+                    partition by facts.customer_key
+                    {%- for item in c.things %}, facts.{{ item }}{% endfor %}
+                    order by facts.{{ c.enter }}, facts.{{ c.exit }}
                     rows between unbounded preceding and 1 preceding
                 ) as covered_date
-            from {{ group }}_facts
-            where {{ c.value }} = 1 and {{ c.exit }} > {{ c.enter }}
+            from {{ group }}_facts as facts
+            inner join {{ things }} as things
+                on
+                    facts.customer_key = things.customer_key
+                    {%- for item in c.things %}
+                    and facts.{{ item }} is not distinct from things.{{ item }}
+                    {%- endfor %}
+            where
+                not things.is_whole_{{ loop.index0 }}
+                and facts.{{ c.value }} = 1
+                and facts.{{ c.exit }} > facts.{{ c.enter }}
         ) as covered
         where exit_date > coalesce(covered_date, enter_date)
     ),
     {%- endfor %}
+    {%- endfor %}
 
     {{ group }}_changes as (
         {%- for enter, columns in sums | groupby('enter') %}
-        select
-            customer_key,
-            {{ enter }} as change_date
-            {%- for c in plan.columns %},
-            {% if not c.is_distinct and c.enter == enter -%}
-            case when {{ c.exit }} > {{ enter }} then {{ c.value }} end as {{ c.name }}
-            {%- else -%} null as {{ c.name }}
-            {%- endif -%}
-            {%- endfor %}
-        from {{ group }}_facts
-        where ({% for exit in columns | map(attribute='exit') | unique %}{{ exit }} > {{ enter }}{{ ' or ' if not loop.last }}{% endfor %})
-        union all
+        {{ _change(group ~ '_facts', enter, plan, columns, 'case when {exit} > {enter} then {value} end') }}
+        where
+            {{ enter }} > first_date
+            and ({% for exit in columns | map(attribute='exit') | unique %}{{ exit }} > {{ enter }}{{ ' or ' if not loop.last }}{% endfor %})
         {%- for exit, leaving in columns | groupby('exit') %}
-        select
-            customer_key,
-            {{ exit }} as change_date
-            {%- for c in plan.columns %},
-            {% if not c.is_distinct and c.enter == enter and c.exit == exit -%} -{{ c.value }} as {{ c.name }}
-            {%- else -%} null as {{ c.name }}
-            {%- endif -%}
-            {%- endfor %}
-        from {{ group }}_facts
+        union all
+        {{ _change(group ~ '_facts', exit, plan, leaving, '-{value}') }}
         where {{ exit }} > {{ enter }} and {{ exit }} <= last_date
-        {% if not loop.last %}union all{% endif %}
         {%- endfor %}
         {% if not loop.last %}union all{% endif %}
         {%- endfor %}
-        {%- for distinct in distincts %}
-        {%- set number = loop.index0 %}
-        {%- for date, change in [('enter_date', _as_number(1)), ('exit_date', _as_number(-1))] %}
-        {% if not (loop.first and number == 0 and sums | length == 0) %}union all{% endif %}
-        select
-            customer_key,
-            {{ date }} as change_date
-            {%- for c in plan.columns %},
-            {{ change if c.name == distinct.name else 'null' }} as {{ c.name }}
-            {%- endfor %}
-        from {{ group }}_pieces_{{ number }}
-        where {{ date }} <= last_date
+        {%- for c in plan.columns | selectattr('is_distinct') %}
+        {%- for date, change in [('enter_date', 1), ('exit_date', -1)] %}
+        {% if not (loop.first and c == plan.columns[0] and sums | length == 0) %}union all{% endif %}
+        {{ _change(group ~ '_' ~ c.name ~ '_pieces', date, plan, [c], _as_number(change)) }}
+        where {{ date }} > first_date and {{ date }} <= last_date
         {%- endfor %}
         {%- endfor %}
     ),
 
-    {{ spread(group, plan.columns) }}
+    {{ _spread(group, plan) }}
+{%- endmacro %}
+
+
+{# One kind of change on a day: what it adds to some columns; nothing to the others. #}
+{% macro _change(relation, date, plan, columns, change) -%}
+        {%- set names = columns | map(attribute='name') | list -%}
+        select
+            customer_key,
+            {{ date }} as change_date
+            {%- for c in plan.columns %},
+            {% if c.name in names -%}
+            {{ change.replace('{exit}', c.exit).replace('{enter}', c.enter).replace('{value}', c.value) }} as {{ c.name }}
+            {%- else -%} null as {{ c.name }}
+            {%- endif -%}
+            {%- endfor %}
+        from {{ relation }}
 {%- endmacro %}
 
 
 {#
-    From changes per customer and day to the state on every requested day: CTEs `<group>_steps`,
-    `<group>_states` and `<group>_measured`.
+    From what there is on the first requested day and the changes after it to the state on every
+    requested day: CTEs `<group>_steps`, `<group>_states` and `<group>_measured`.
 #}
-{% macro spread(group, columns) -%}
+{% macro _spread(group, plan) -%}
     -- A change between two requested days is seen on the later one.
     {{ group }}_steps as (
         select
+            1 as snapshot_number,
+            customer_key
+            {%- for c in plan.columns %},
+            {{ c.name }}
+            {%- endfor %}
+        from {{ group }}_begun
+        union all
+        select
             calendar.snapshot_number,
             changes.customer_key
-            {%- for c in columns %},
+            {%- for c in plan.columns %},
             sum(changes.{{ c.name }}) as {{ c.name }}
             {%- endfor %}
         from {{ group }}_changes as changes
@@ -291,11 +353,8 @@
         select
             snapshot_number as from_number,
             customer_key,
-            lead(snapshot_number, 1, (select count(*) + 1 from {{ ref('int_snapshot_dates') }})) over (
-                partition by customer_key
-                order by snapshot_number
-            ) as until_number
-            {%- for c in columns %},
+            {{ until_number() }}
+            {%- for c in plan.columns %},
             {{ _result(c, 'sum(' ~ c.name ~ ') over (partition by customer_key order by snapshot_number rows between unbounded preceding and current row)') }}
                 as {{ c.name }}
             {%- endfor %}
@@ -303,21 +362,30 @@
     ),
 
     {{ group }}_measured as (
-        select
-            spine.snapshot_date,
-            spread.customer_key
-            {%- for c in columns %},
-            spread.{{ c.name }}
-            {%- endfor %}
-        from (
-            select
-                {{ each_number('from_number', 'until_number') }} as snapshot_number,
-                *
-            from {{ group }}_states
-        ) as spread
-        inner join ({{ numbered_days() }}) as spine
-            on spread.snapshot_number = spine.snapshot_number
+        {{ on_each_day(group ~ '_states', plan.columns | map(attribute='name')) }}
     )
+{%- endmacro %}
+
+
+{# The number of the requested day on which a customer's next state begins. #}
+{% macro until_number() -%}
+    lead(snapshot_number, 1, (select count(*) + 1 from {{ ref('int_snapshot_dates') }})) over (
+                partition by customer_key
+                order by snapshot_number
+            ) as until_number
+{%- endmacro %}
+
+
+{# States of customers from one numbered day to before another, on each of the days between. #}
+{% macro on_each_day(states, columns) -%}
+    select
+            {{ each_of('days.snapshot_dates', 'states.from_number', 'states.until_number') }} as snapshot_date,
+            states.customer_key
+            {%- for name in columns %},
+            states.{{ name }}
+            {%- endfor %}
+        from {{ states }} as states
+        cross join ({{ listed_days() }}) as days
 {%- endmacro %}
 
 
@@ -390,17 +458,20 @@
 
 
 {#
-    CTE `<facts>_last_dates`: the last `date` of any fact of each customer, as known at the end of
-    each requested day. Facts are first gathered by the requested day on which they come into sight,
-    which leaves at most one row per customer and requested day to look back over. The few that a
-    later version superseded come and go, and are looked up day by day.
+    CTE `<facts>_last_dates`: the last of each of some `dates` among the facts of each customer, as
+    known at the end of each requested day; a fact without a date says nothing of it. Facts are first
+    gathered by the requested day on which they come into sight, which leaves at most one row per
+    customer and requested day to look back over. The few that a later version superseded come and
+    go: they are looked up day by day.
 #}
-{% macro last_dates(facts, date) -%}
+{% macro last_dates(facts, dates) -%}
     {{ facts }}_sightings as (
         select
             facts.customer_key,
-            greatest(facts.known_date, bounds.first_date) as change_date,
-            max(facts.{{ date }}) as last_date
+            greatest(facts.known_date, bounds.first_date) as change_date
+            {%- for date in dates %},
+            max(facts.{{ date }}) as {{ date }}
+            {%- endfor %}
         from {{ facts }} as facts
         inner join ({{ bounds() }}) as bounds
             on facts.known_date <= bounds.last_date
@@ -410,54 +481,90 @@
 
     {{ facts }}_sighted as (
         select
+            snapshot_number as from_number,
             customer_key,
-            from_date,
-            max(last_date) over (
+            {{ until_number() }}
+            {%- for date in dates %},
+            max({{ date }}) over (
                 partition by customer_key
-                order by from_date
+                order by snapshot_number
                 rows between unbounded preceding and current row
-            ) as last_date,
-            lead(from_date, 1, {{ end_of_time() }}) over (
-                partition by customer_key
-                order by from_date
-            ) as until_date
+            ) as {{ date }}
+            {%- endfor %}
         from (
             select
-                sightings.customer_key,
-                calendar.snapshot_date as from_date,
-                max(sightings.last_date) as last_date
+                calendar.snapshot_number,
+                sightings.customer_key
+                {%- for date in dates %},
+                max(sightings.{{ date }}) as {{ date }}
+                {%- endfor %}
             from {{ facts }}_sightings as sightings
             inner join ({{ calendar() }}) as calendar
                 on sightings.change_date = calendar.calendar_date
-            group by sightings.customer_key, calendar.snapshot_date
+            group by calendar.snapshot_number, sightings.customer_key
         ) as steps
     ),
 
+    {{ facts }}_superseded as (
+        select
+            spine.snapshot_date,
+            facts.customer_key
+            {%- for date in dates %},
+            max(facts.{{ date }}) as {{ date }}
+            {%- endfor %}
+        from {{ ref('int_snapshot_dates') }} as spine
+        inner join {{ facts }} as facts
+            on {{ known_on('facts', 'spine.snapshot_date') }}
+        where facts.superseded_date < {{ end_of_time() }}
+        group by spine.snapshot_date, facts.customer_key
+    ),
+
+    {%- set is_revised -%}
+        exists (select 1 from {{ facts }}_superseded as superseded where states.customer_key = superseded.customer_key)
+    {%- endset %}
+
     {{ facts }}_last_dates as (
+        {{ on_each_day(facts ~ '_sighted', dates) }}
+        where not {{ is_revised }}
+        union all
         select
             snapshot_date,
-            customer_key,
-            max(last_date) as last_date
+            customer_key
+            {%- for date in dates %},
+            max({{ date }}) as {{ date }}
+            {%- endfor %}
         from (
-            select
-                spine.snapshot_date,
-                sighted.customer_key,
-                sighted.last_date
-            from {{ ref('int_snapshot_dates') }} as spine
-            inner join {{ facts }}_sighted as sighted
-                on sighted.from_date <= spine.snapshot_date and sighted.until_date > spine.snapshot_date
+            {{ on_each_day(facts ~ '_sighted', dates) }}
+            where {{ is_revised }}
             union all
-            select
-                spine.snapshot_date,
-                facts.customer_key,
-                facts.{{ date }} as last_date
-            from {{ ref('int_snapshot_dates') }} as spine
-            inner join {{ facts }} as facts
-                on {{ known_on('facts', 'spine.snapshot_date') }}
-            where facts.superseded_date < {{ end_of_time() }}
+            select * from {{ facts }}_superseded
         ) as candidates
         group by snapshot_date, customer_key
     )
+{%- endmacro %}
+
+
+{#
+    For facts that are summed before windows are: what is known of a row on some requested day, and
+    which rows may be summed together: those known on the same days. Where only one day is asked for,
+    that day is all there is to say of when a row was known.
+#}
+{% macro known_within(row, bounds) -%}
+    {{ row }}.known_date <= {{ bounds }}.last_date and {{ row }}.superseded_date > {{ bounds }}.first_date
+{%- endmacro %}
+
+{% macro known_together(row) -%}
+    {%- if is_one_day() -%}
+    {{ first_date() }} as known_date,
+    {{ end_of_time() }} as superseded_date
+    {%- else -%}
+    {{ row }}.known_date,
+    {{ row }}.superseded_date
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro known_apart(row) -%}
+    {%- if not is_one_day() -%}, {{ row }}.known_date, {{ row }}.superseded_date{%- endif -%}
 {%- endmacro %}
 
 
@@ -494,6 +601,12 @@
 {%- endmacro %}
 
 
+{# The first requested day by itself: what is compared with it is not read where it does not hold. #}
+{% macro first_date() -%}
+    (select min(snapshot_date) from {{ ref('int_snapshot_dates') }})
+{%- endmacro %}
+
+
 {# The requested days, in order, numbered from 1. #}
 {% macro numbered_days() -%}
     select
@@ -516,17 +629,33 @@
 {%- endmacro %}
 
 
-{# One row for each whole number from `first` to before `end`. #}
-{% macro each_number(first, end) -%}
-    {{ return(adapter.dispatch('each_number')(first, end)) }}
+{# The requested days as one list, in order. #}
+{% macro listed_days() -%}
+    {{ return(adapter.dispatch('listed_days')()) }}
 {%- endmacro %}
 
-{% macro default__each_number(first, end) -%}
-    unnest(range({{ first }}, {{ end }}))
+{% macro default__listed_days() -%}
+    select list(snapshot_date order by snapshot_date) as snapshot_dates
+    from {{ ref('int_snapshot_dates') }}
 {%- endmacro %}
 
-{% macro spark__each_number(first, end) -%}
-    explode(sequence({{ first }}, {{ end }} - 1))
+{% macro spark__listed_days() -%}
+    select sort_array(collect_list(snapshot_date)) as snapshot_dates
+    from {{ ref('int_snapshot_dates') }}
+{%- endmacro %}
+
+
+{# One row for each element of a list from the one numbered `first` to before `end`. #}
+{% macro each_of(list, first, end) -%}
+    {{ return(adapter.dispatch('each_of')(list, first, end)) }}
+{%- endmacro %}
+
+{% macro default__each_of(list, first, end) -%}
+    unnest({{ list }}[{{ first }}:{{ end }} - 1])
+{%- endmacro %}
+
+{% macro spark__each_of(list, first, end) -%}
+    explode(slice({{ list }}, {{ first }}, {{ end }} - {{ first }}))
 {%- endmacro %}
 
 {% macro date_series() -%}

@@ -181,7 +181,7 @@ FORBIDDEN = {
     r"|get_current_timestamp)\b",
     "a random number": r"\b(random|rand|uuid|gen_random_uuid|setseed)\b",
     "an unordered pick": r"\b(first|last|any_value|arbitrary|first_value|last_value|nth_value|mode"
-    r"|string_agg|list|array_agg|arg_max|arg_min|max_by|min_by)\s*\(",
+    r"|string_agg|list|array_agg|arg_max|arg_min|max_by|min_by)\s*\((?![^()]*\border by\b)",
     "an aggregate over doubles": r"\b(avg|mean|stddev\w*|var_\w+|variance|corr|covar_\w+|regr_\w+"
     r"|entropy|kurtosis|skewness|product|favg|fsum|kahan_sum|geomean)\s*\(",
     "a sketch": r"\bapprox_\w+\s*\(",

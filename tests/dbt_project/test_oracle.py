@@ -102,7 +102,10 @@ def test_features_of_every_day_of_a_range(dbt: Dbt) -> None:
             "item_count desc, category asc",
             "item_count desc, category desc",
         ),
-        ("int_purchase_rhythm", "> shop_gap_p90_days", ">= shop_gap_p90_days + 5"),
+        ("int_purchase_rhythm", "> shops.gap_p90_days", ">= shops.gap_p90_days + 5"),
+        ("int_purchase_rhythm", "places.last_place >= floor", "places.last_place > floor"),
+        # what lasts, forgotten of customers of whom a later version told something else
+        ("int_customer_service", "where exists", "where false and exists"),
     ],
 )
 def test_a_wrong_feature_would_be_noticed(dbt: Dbt, model: str, right: str, wrong: str) -> None:

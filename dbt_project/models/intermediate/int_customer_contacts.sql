@@ -17,7 +17,7 @@ with deliveries as (
 
 {{ windowed('contacts', 'deliveries') }},
 
-{{ last_dates('deliveries', 'sent_date') }},
+{{ last_dates('deliveries', ['sent_date']) }},
 
 -- A contact is answered while it and a valid order on one of the seven days from its own on are
 -- both the truth as known.
@@ -46,7 +46,7 @@ responses as (
 select
     last_days.snapshot_date,
     last_days.customer_key,
-    last_days.last_date as last_contact_date
+    last_days.sent_date as last_contact_date
     {%- for group in ['contacts', 'responses'] %}
     {%- for name in measure_columns(group) %},
     coalesce({{ group }}.{{ name }}, 0) as {{ name }}

@@ -1,28 +1,16 @@
 -- Browsing and e-mail engagement of each customer over windows that end with each requested day, as
 -- known at its end.
-with sessions as (
+with days as (
     select * from {{ ref('int_customer_days') }}
-    where session_id is not null and event_count > 0
 ),
 
-days as (
-    select
-        customer_key,
-        occurred_date,
-        known_date,
-        superseded_date,
-        cast(sum(event_count) as integer) as event_count,
-        cast(sum(view_count) as integer) as view_count,
-        cast(sum(cart_count) as integer) as cart_count,
-        cast(sum(email_open_count) as integer) as email_open_count,
-        cast(sum(email_click_count) as integer) as email_click_count
-    from {{ ref('int_customer_days') }}
-    group by customer_key, occurred_date, known_date, superseded_date
+{{ windowed('engagement', 'days', summed=true) }},
+
+sessions as (
+    select * from {{ ref('int_customer_sessions') }}
 ),
 
-{{ windowed('engagement', 'days') }},
-
-{{ windowed('sessions', 'sessions') }}
+{{ windowed('sessions', 'sessions', summed=true) }}
 
 select
     engagement.*,

@@ -3,60 +3,32 @@
 with happened as (
     select
         customer_key,
-        occurred_date,
-        known_date,
-        superseded_date,
-        {{ count_if("event_type not in ('email_open', 'email_click')") }} as event_count,
-        {{ count_if("event_type = 'add_to_cart'") }} as cart_count,
-        {{ count_if("event_type = 'email_open'") }} as email_open_count
-    from {{ ref('stg_events') }}
-    group by customer_key, occurred_date, known_date, superseded_date
-),
-
-events as (
-    select * from happened
-    where event_count > 0
-),
-
-carts as (
-    select * from happened
-    where cart_count > 0
-),
-
--- A shop may tell of opens as events, as what became of a delivery, or both.
-email_opens as (
-    select
-        customer_key,
-        occurred_date,
+        case when event_type not in ('email_open', 'email_click') then occurred_date end as event_date,
+        case when event_type = 'add_to_cart' then occurred_date end as cart_date,
+        case when event_type = 'email_open' then occurred_date end as email_open_date,
         known_date,
         superseded_date
-    from happened
-    where email_open_count > 0
+    from {{ ref('stg_events') }}
+    where event_type != 'email_click'
     union all
+    -- A shop may tell of opens as events, as what became of a delivery, or both.
     select
         customer_key,
-        opened_date as occurred_date,
+        null as event_date,
+        null as cart_date,
+        opened_date as email_open_date,
         greatest(known_date, opened_date) as known_date,
         superseded_date
     from {{ ref('stg_deliveries') }}
     where channel = 'email' and opened_date is not null and opened_date < superseded_date
 ),
 
-{{ last_dates('events', 'occurred_date') }},
+{{ last_dates('happened', ['event_date', 'cart_date', 'email_open_date']) }}
 
-{{ last_dates('carts', 'occurred_date') }},
-
-{{ last_dates('email_opens', 'occurred_date') }}
-
--- What is in the cart is an event as well.
 select
-    coalesce(events.snapshot_date, email_opens.snapshot_date) as snapshot_date,
-    coalesce(events.customer_key, email_opens.customer_key) as customer_key,
-    events.last_date as last_event_date,
-    carts.last_date as last_cart_date,
-    email_opens.last_date as last_email_open_date
-from events_last_dates as events
-full outer join email_opens_last_dates as email_opens
-    on events.snapshot_date = email_opens.snapshot_date and events.customer_key = email_opens.customer_key
-left join carts_last_dates as carts
-    on events.snapshot_date = carts.snapshot_date and events.customer_key = carts.customer_key
+    snapshot_date,
+    customer_key,
+    event_date as last_event_date,
+    cart_date as last_cart_date,
+    email_open_date as last_email_open_date
+from happened_last_dates

@@ -6,12 +6,12 @@ with returns as (
 
 {{ windowed('returns', 'returns') }},
 
-{{ last_dates('returns', 'returned_date') }}
+{{ last_dates('returns', ['returned_date']) }}
 
 select
     last_days.snapshot_date,
     last_days.customer_key,
-    last_days.last_date as last_return_date
+    last_days.returned_date as last_return_date
     {%- for name in measure_columns('returns') %},
     coalesce(returns.{{ name }}, 0) as {{ name }}
     {%- endfor %}

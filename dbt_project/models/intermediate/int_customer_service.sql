@@ -13,7 +13,7 @@ with tickets as (
 
 {{ windowed('tickets', 'tickets') }},
 
-{{ last_dates('tickets', 'opened_date') }},
+{{ last_dates('tickets', ['opened_date']) }},
 
 reviews as (
     select
@@ -27,7 +27,7 @@ reviews as (
 
 {{ windowed('reviews', 'reviews') }},
 
-{{ last_dates('reviews', 'created_date') }},
+{{ last_dates('reviews', ['created_date']) }},
 
 coupons as (
     select
@@ -106,8 +106,8 @@ select
     {{ ratio('tickets.csat_sum_365d', 'tickets.csat_count_365d') }} as csat_mean_365d,
     {{ ratio('reviews.rating_sum_365d', 'reviews.review_count_365d') }} as rating_mean_365d,
     last_ratings.last_rating,
-    last_tickets.last_date as last_ticket_date,
-    last_reviews.last_date as last_review_date
+    last_tickets.opened_date as last_ticket_date,
+    last_reviews.created_date as last_review_date
 from customers
 {%- for relation, name in [
     ('tickets_measured', 'tickets'), ('reviews_measured', 'reviews'), ('coupons_measured', 'coupons'),

@@ -28,16 +28,81 @@ histories as (
     group by customer_key, known_date, superseded_date
 ),
 
--- The shop's rhythm: every gap that every customer has shown by then.
+-- The shop's rhythm: every gap that every customer has shown by then. Gaps are whole days, so there
+-- are few different ones: what is counted is how often each is there, changed when that changes.
+gap_changes as (
+    select
+        greatest(known_date, (select min(as_of_date) from as_of_days)) as change_date,
+        gap_days,
+        count(*) as gap_count
+    from {{ ref('int_purchase_histories') }}
+    where gap_days is not null
+    group by change_date, gap_days
+    union all
+    select
+        superseded_date as change_date,
+        gap_days,
+        -count(*) as gap_count
+    from {{ ref('int_purchase_histories') }}
+    where gap_days is not null and superseded_date < {{ end_of_time() }}
+    group by superseded_date, gap_days
+),
+
+gaps as (
+    select
+        as_of_days.as_of_date,
+        gap_changes.gap_days,
+        sum(gap_changes.gap_count) as gap_count
+    from as_of_days
+    inner join gap_changes
+        on as_of_days.as_of_date >= gap_changes.change_date
+    group by as_of_days.as_of_date, gap_changes.gap_days
+),
+
+-- In order of length, the last place that gaps of a length take, and that of the 90th percentile,
+-- which lies between two whole ones; the first place is 0.
+places as (
+    select
+        as_of_date,
+        gap_days,
+        gap_count,
+        sum(gap_count) over (
+            partition by as_of_date
+            order by gap_days
+            rows between unbounded preceding and current row
+        ) - 1 as last_place,
+        cast(0.9 as double) * (sum(gap_count) over (partition by as_of_date) - 1) as p90_place
+    from gaps
+),
+
 shops as (
     select
         as_of_days.as_of_date,
-        {{ ratio('sum(gaps.gap_days)', 'count(gaps.gap_days)') }} as gap_mean_days,
-        {{ quantile('gaps.gap_days', 0.9) }} as gap_p90_days
+        {{ ratio('sum(places.gap_days * places.gap_count)', 'sum(places.gap_count)') }} as gap_mean_days,
+        min(case when places.last_place >= floor(places.p90_place) then places.gap_days end)
+        + max(places.p90_place - floor(places.p90_place)) * (
+            min(case when places.last_place >= ceil(places.p90_place) then places.gap_days end)
+            - min(case when places.last_place >= floor(places.p90_place) then places.gap_days end)
+        ) as gap_p90_days
     from as_of_days
-    left join {{ ref('int_purchase_histories') }} as gaps
-        on {{ known_on('gaps', 'as_of_days.as_of_date') }}
+    left join places
+        on as_of_days.as_of_date = places.as_of_date
     group by as_of_days.as_of_date
+),
+
+-- After how many of its purchases the shop lost the customer: who has been silent for longer than
+-- nine of ten gaps in the shop last is taken for lost. A share of none or of most is not believed.
+dropouts as (
+    select
+        shops.as_of_date,
+        least(greatest({{ ratio(
+            count_if(days_between('histories.last_order_date', 'shops.as_of_date') ~ ' > shops.gap_p90_days'),
+            'sum(histories.gap_count + 1)'
+        ) }}, 0.01), 0.5) as dropout_share
+    from shops
+    inner join histories
+        on {{ known_on('histories', 'shops.as_of_date') }}
+    group by shops.as_of_date
 ),
 
 customers as (
@@ -46,23 +111,14 @@ customers as (
         shops.as_of_date,
         shops.gap_mean_days as shop_gap_mean_days,
         shops.gap_p90_days as shop_gap_p90_days,
+        dropouts.dropout_share,
         {{ days_between('histories.first_order_date', 'shops.as_of_date') }} as days_since_first_order,
         {{ days_between('histories.last_order_date', 'shops.as_of_date') }} as days_since_last_order
     from shops
+    inner join dropouts
+        on shops.as_of_date = dropouts.as_of_date
     inner join histories
         on {{ known_on('histories', 'shops.as_of_date') }}
-),
-
--- After how many of its purchases the shop lost the customer: who has been silent for longer than
--- nine of ten gaps in the shop last is taken for lost. A share of none or of most is not believed.
-dropouts as (
-    select
-        as_of_date,
-        least(greatest({{ ratio(
-            count_if('days_since_last_order > shop_gap_p90_days'), 'sum(gap_count + 1)'
-        ) }}, 0.01), 0.5) as dropout_share
-    from customers
-    group by as_of_date
 ),
 
 -- MBG/NBD (Batislam, Denizel & Filiztekin 2007): while alive a customer buys at a rate of their own,
@@ -75,7 +131,7 @@ dropouts as (
 lives as (
     select
         customers.*,
-        ln(2 * dropouts.dropout_share / (2 * (1 - dropouts.dropout_share) + customers.gap_count))
+        ln(2 * customers.dropout_share / (2 * (1 - customers.dropout_share) + customers.gap_count))
         + (1 + customers.gap_count) * (
             ln(customers.shop_gap_mean_days + customers.days_since_first_order)
             - ln(customers.shop_gap_mean_days + customers.gap_sum_days)
@@ -85,8 +141,6 @@ lives as (
             - ln(customers.shop_gap_mean_days + customers.days_since_first_order + 30)
         ) as no_purchase_log_probability_30d
     from customers
-    inner join dropouts
-        on customers.as_of_date = dropouts.as_of_date
 ),
 
 -- exp() of what is not positive cannot overflow.
