@@ -134,27 +134,43 @@ class Dbt:
         The requested days are in one model only (a test holds that), so another list of days needs
         no other compilation; but one day is built by other SQL than many (`is_one_day`).
         """
-        days = changes.pop("snapshot_dates", DEFAULT_VARS["snapshot_dates"])
-        if len(set(days)) > 1:
-            changes["snapshot_dates"] = ["2025-02-01", "2025-02-02"]
-        models = self.compiled(**changes)
+        with self.loaded(world, threads, shuffle_seed) as connection:
+            return self.build(connection, faults, **changes)
+
+    @contextlib.contextmanager
+    def loaded(
+        self, world: World, threads: int = 1, shuffle_seed: int | None = None
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Give a warehouse in memory that holds a world, to be built more than once."""
         with duckdb.connect(config={"threads": threads}) as connection:
             connection.execute("ATTACH ':memory:' AS warehouse")
             connection.execute("USE warehouse")
             connection.execute("SET timezone = 'UTC'")
             write_raw(connection, world, shuffle_seed)
-            for model in models:
-                connection.execute(f"CREATE SCHEMA IF NOT EXISTS {model.schema}")
-                kind = "VIEW" if model.is_view else "TABLE"
-                sql = model.sql
-                if model.name == "int_snapshot_dates":
-                    sql = " UNION ALL ".join(f"SELECT DATE '{d}' AS snapshot_date" for d in days)
-                if faults and model.name in faults:
-                    right, wrong = faults[model.name]
-                    assert right in sql, f"{model.name} does not contain {right}"
-                    sql = sql.replace(right, wrong)
-                connection.execute(f"CREATE {kind} {model.schema}.{model.name} AS {sql}")
-            return read_marts(connection)
+            yield connection
+
+    def build(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        faults: Mapping[str, tuple[str, str]] | None = None,
+        **changes: Any,
+    ) -> dict[str, pd.DataFrame]:
+        """Build every model in a loaded warehouse and return the marts, as `run` does."""
+        days = changes.pop("snapshot_dates", DEFAULT_VARS["snapshot_dates"])
+        if len(set(days)) > 1:
+            changes["snapshot_dates"] = ["2025-02-01", "2025-02-02"]
+        for model in self.compiled(**changes):
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {model.schema}")
+            kind = "VIEW" if model.is_view else "TABLE"
+            sql = model.sql
+            if model.name == "int_snapshot_dates":
+                sql = " UNION ALL ".join(f"SELECT DATE '{d}' AS snapshot_date" for d in days)
+            if faults and model.name in faults:
+                right, wrong = faults[model.name]
+                assert right in sql, f"{model.name} does not contain {right}"
+                sql = sql.replace(right, wrong)
+            connection.execute(f"CREATE OR REPLACE {kind} {model.schema}.{model.name} AS {sql}")
+        return read_marts(connection)
 
 
 def read_marts(connection: duckdb.DuckDBPyConnection) -> dict[str, pd.DataFrame]:
