@@ -6,7 +6,6 @@ What does not: clocks.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -25,8 +24,8 @@ COLUMNS = [
     "email_click_count_90d",
     "session_count_30d",
 ]
-DAY_COUNTS = ["event_count", "view_count", "cart_count", "email_open_count", "email_click_count"]
 MAIL = ["email_open", "email_click"]
+AGGREGATES = ["int_customer_days", "int_customer_sessions"]
 Arm = Callable[[], Callable[[], Any]]
 
 EVENTS = """
@@ -36,46 +35,39 @@ EVENTS = """
 """
 
 
-def skipped() -> list[str]:
-    """Return what cannot be measured here, and why."""
-    return [] if _has_polars() else ["polars is not installed: pip install polars"]
-
-
-def _has_polars() -> bool:
-    return importlib.util.find_spec("polars") is not None
-
-
 def arms(facts: Path, mart: Mart, day: date) -> dict[str, Arm]:
     """Return the arms by name: each prepares its facts, and returns what is to be timed.
 
     What is timed returns the number of customers, and of each column the sum and that of squares.
     """
-    found: dict[str, Arm] = {
+    return {
         "mart, from raw events": lambda: _mart(facts, mart, day, from_days=False),
         "mart, from customer-days": lambda: _mart(facts, mart, day, from_days=True),
+        "mart, not written, from raw events": lambda: _mart(facts, mart, day, False, kind="VIEW"),
+        "mart, not written, from customer-days": lambda: _mart(facts, mart, day, True, kind="VIEW"),
         "pandas, from raw events": lambda: _pandas(facts, mart, day, from_days=False),
         "pandas, from customer-days": lambda: _pandas(facts, mart, day, from_days=True),
         "pandas, coded, from raw events": lambda: _pandas(facts, mart, day, False, is_coded=True),
         "pandas, coded, from customer-days": lambda: _pandas(facts, mart, day, True, is_coded=True),
+        "polars, from raw events": lambda: _polars(facts, mart, day, from_days=False),
+        "polars, from customer-days": lambda: _polars(facts, mart, day, from_days=True),
     }
-    if _has_polars():
-        found["polars, from raw events"] = lambda: _polars(facts, mart, day, from_days=False)
-        found["polars, from customer-days"] = lambda: _polars(facts, mart, day, from_days=True)
-    return found
 
 
-def _mart(facts: Path, mart: Mart, day: date, from_days: bool) -> Callable[[], Any]:
+def _mart(
+    facts: Path, mart: Mart, day: date, from_days: bool, kind: str = "TABLE"
+) -> Callable[[], Any]:
+    """The mart's models as tables, as it is used, or as views: one query that keeps nothing."""
     connection = open_raw(facts)
     connection.execute("DROP VIEW raw.events")
     connection.execute("CREATE TABLE raw.events AS FROM facts.raw.events")
-    build(connection, mart, [day], ["int_customer_days"])
-    model, days = mart["int_customer_engagement"], mart["int_customer_days"]
+    build(connection, mart, [day], AGGREGATES if from_days else [])
+    names = ["int_customer_engagement"] if from_days else [*AGGREGATES, "int_customer_engagement"]
 
     def ask() -> Any:
-        if not from_days:
-            connection.execute(f"CREATE OR REPLACE TABLE intermediate.{days.name} AS {days.sql}")
-        connection.execute(f"CREATE OR REPLACE TABLE intermediate.{model.name} AS {model.sql}")
-        return _summary(connection, f"intermediate.{model.name}")
+        for name in names:
+            connection.execute(f"CREATE OR REPLACE {kind} intermediate.{name} AS {mart[name].sql}")
+        return _summary(connection, "intermediate.int_customer_engagement")
 
     return ask
 
@@ -91,19 +83,20 @@ def _answer(frame: Any) -> tuple[int, ...]:
     return len(frame), *(int(n) for c in columns for n in (c.sum(), (c * c).sum()))
 
 
-def _frame(facts: Path, mart: Mart, day: date, from_days: bool) -> Any:
-    """Return the facts, or customer-days up to the day, as an Arrow table."""
+def _frames(facts: Path, mart: Mart, day: date, from_days: bool) -> list[Any]:
+    """Return the facts, or days and sessions of customers as known on the day, in Arrow tables."""
     connection = open_raw(facts)
     if not from_days:
-        return connection.execute(EVENTS).to_arrow_table()
-    build(connection, mart, [day], ["int_customer_days"])
-    return connection.execute("FROM intermediate.int_customer_days").to_arrow_table()
+        return [connection.execute(EVENTS).to_arrow_table()]
+    build(connection, mart, [day], AGGREGATES)
+    return [connection.execute(f"FROM intermediate.{name}").to_arrow_table() for name in AGGREGATES]
 
 
 def _polars(facts: Path, mart: Mart, day: date, from_days: bool) -> Callable[[], Any]:
     import polars as pl
 
-    frame: Any = pl.from_arrow(_frame(facts, mart, day, from_days)).rechunk()
+    frames: list[Any] = [pl.from_arrow(table) for table in _frames(facts, mart, day, from_days)]
+    frame = frames[0].rechunk()
     key, occurred = pl.col("customer_key"), pl.col("occurred_date")
     last = {n: occurred > day - timedelta(days=n) for n in (7, 30, 60)}
     if not from_days:
@@ -136,9 +129,9 @@ def _polars(facts: Path, mart: Mart, day: date, from_days: bool) -> Callable[[],
 
     def from_customer_days() -> Any:
         shopped = pl.col("event_count") > 0
+        sessions = frames[1].lazy().group_by(key).agg(session_count_30d=pl.len())
         return (
             frame.lazy()
-            .filter(pl.col("superseded_date") > pl.lit(day))
             .group_by(key)
             .agg(
                 *(
@@ -146,18 +139,15 @@ def _polars(facts: Path, mart: Mart, day: date, from_days: bool) -> Callable[[],
                     for n in (7, 30, 60)
                 ),
                 pl.col("event_count").sum().alias("event_count_90d"),
-                occurred.filter(shopped & last[30]).n_unique().alias("event_day_count_30d"),
-                occurred.filter(shopped).n_unique().alias("event_day_count_90d"),
+                (shopped & last[30]).sum().alias("event_day_count_30d"),
+                shopped.sum().alias("event_day_count_90d"),
                 pl.col("view_count").filter(last[30]).sum().alias("view_count_30d"),
                 pl.col("cart_count").filter(last[30]).sum().alias("cart_count_30d"),
                 pl.col("email_open_count").sum().alias("email_open_count_90d"),
                 pl.col("email_click_count").sum().alias("email_click_count_90d"),
-                pl.col("session_id")
-                .filter(shopped & last[30])
-                .drop_nulls()
-                .n_unique()
-                .alias("session_count_30d"),
             )
+            .join(sessions, on="customer_key", how="left")
+            .with_columns(pl.col("session_count_30d").fill_null(0))
         )
 
     query = from_customer_days if from_days else from_raw
@@ -175,15 +165,21 @@ def _pandas(
     import numpy as np
     import pandas as pd
 
-    frame = _frame(facts, mart, day, from_days).to_pandas()
-    for name in ("occurred_date", "known_date", "superseded_date"):
-        if name in frame:
-            frame[name] = frame[name].astype("datetime64[s]")
+    frames = [table.to_pandas() for table in _frames(facts, mart, day, from_days)]
+    frame = frames[0]
+    for name in ("occurred_date", "known_date"):
+        frame[name] = frame[name].astype("datetime64[s]")
     # An expert stores kinds as such. Keys that somebody has coded before are a row of their own:
     # sources deliver text, and coding it is most of the work.
-    for name in ("event_type", *(("customer_key", "session_id") if is_coded else ())):
-        if name in frame:
+    if not from_days:
+        frame["event_type"] = frame["event_type"].astype("category")
+    if is_coded:
+        for name in {"customer_key", "session_id"} & set(frame):
             frame[name] = frame[name].astype("category")
+        for other in frames[1:]:
+            other["customer_key"] = pd.Categorical(
+                other["customer_key"], categories=frame["customer_key"].cat.categories
+            )
     now = pd.Timestamp(day)
 
     def since(rows: Any, days: int) -> Any:
@@ -205,29 +201,41 @@ def _pandas(
         return distinct(kept, browsing, flags)
 
     def from_customer_days() -> Any:
-        kept = frame[frame["superseded_date"] > now]
-        last = {n: since(kept, n) for n in (7, 30, 60)}
-        flags = {f"event_count_{n}d": kept["event_count"] * last[n] for n in last}
+        last = {n: since(frame, n) for n in (7, 30, 60)}
+        shopped = frame["event_count"] > 0
+        flags = {f"event_count_{n}d": frame["event_count"] * last[n] for n in last}
         flags |= {
-            "event_count_90d": kept["event_count"],
-            "view_count_30d": kept["view_count"] * last[30],
-            "cart_count_30d": kept["cart_count"] * last[30],
-            "email_open_count_90d": kept["email_open_count"],
-            "email_click_count_90d": kept["email_click_count"],
+            "event_count_90d": frame["event_count"],
+            "view_count_30d": frame["view_count"] * last[30],
+            "cart_count_30d": frame["cart_count"] * last[30],
+            "email_open_count_90d": frame["email_open_count"],
+            "email_click_count_90d": frame["email_click_count"],
+            "event_day_count_30d": shopped & last[30],
+            "event_day_count_90d": shopped,
         }
-        return distinct(kept, kept["event_count"] > 0, flags)
+        codes, keys = coded(frame["customer_key"])
+        answer = pd.DataFrame(flags).astype(np.int32).groupby(codes, sort=False).sum()
+        sessions = frames[1]["customer_key"]
+        found = sessions.cat.codes.to_numpy() if is_coded else keys.get_indexer(sessions)
+        counts = np.bincount(found, minlength=len(keys))
+        answer["session_count_30d"] = counts[answer.index]
+        return answer
 
-    def coded(column: Any) -> Any:
-        return column.cat.codes.to_numpy() if is_coded else pd.factorize(column)[0]
+    def coded(column: Any) -> tuple[Any, Any]:
+        """Return a number for each value, and the values."""
+        if is_coded:
+            return column.cat.codes.to_numpy(), column.cat.categories
+        codes, values = pd.factorize(column)
+        return codes, pd.Index(values)
 
     def distinct(kept: Any, browsing: Any, flags: dict[str, Any]) -> Any:
-        codes = coded(kept["customer_key"])
+        codes, _ = coded(kept["customer_key"])
         answer = pd.DataFrame(flags).astype(np.int32).groupby(codes, sort=False).sum()
         rows = pd.DataFrame(
             {
                 "customer": codes,
                 "day": kept["occurred_date"].to_numpy().astype("datetime64[D]").astype(np.int32),
-                "session": coded(kept["session_id"]),
+                "session": coded(kept["session_id"])[0],
             }
         )[browsing.to_numpy()]
         recent = since(kept, 30).to_numpy()[browsing.to_numpy()]

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT / "tests" / "dbt_project"))
 from mart_project import Dbt, Model  # noqa: E402
 
 TIMEZONE = "Europe/Berlin"
-INPUTS = ["int_order_lines", "int_orders", "int_customer_days"]
+INPUTS = ["int_order_lines", "int_orders", "int_customer_days", "int_customer_sessions"]
 # What a plain sum over facts gives (sums, counts, distinct counts), and where the mart has it.
 MEASURED = {
     "int_customer_engagement": ["engagement_measured", "sessions_measured"],

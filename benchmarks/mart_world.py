@@ -67,6 +67,18 @@ def write_world(path: Path, size: Size, seed: int = 7) -> None:
             _write_events(connection, frame, size)
         for orders, lines in _orders(size, owners, rng):
             _write_orders(connection, orders, lines, size)
+        for table in ("events", "orders"):
+            _in_order_of_arrival(connection, table)
+
+
+def _in_order_of_arrival(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Lay a table out as a shop delivers it: day by day."""
+    connection.execute(f"ALTER TABLE raw.{table} RENAME TO drawn")
+    connection.execute(
+        f"CREATE TABLE raw.{table} AS FROM raw.drawn"
+        " ORDER BY coalesce(arrived_date, occurred_date), _line"
+    )
+    connection.execute("DROP TABLE raw.drawn")
 
 
 class _Owners:
