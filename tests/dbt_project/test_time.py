@@ -55,7 +55,7 @@ def test_the_future_changes_nothing(dbt: Dbt, seed: int, timezone: str) -> None:
             "coalesce(orders.cancelled_date <= periods.known_date, false)",
             "orders.cancelled_date is not null",
         ),
-        ("int_customer_orders", "known_date <= bounds.last_date", "true"),
+        ("int_customer_days", "events.known_date <= bounds.last_date", "true"),
         ("int_customer_orders", "greatest(known_date, delivered_date)", "known_date"),
         (
             "int_order_lines",
