@@ -47,6 +47,7 @@ _MOVE = "champion_move_"
 # nodes, which compiled code follows without checking (a forged array can crash the process, hence
 # the hash before the load); AdamOptimizer, what a fitted network keeps of its fit, holds arrays.
 TRUSTED_TYPES: tuple[str, ...] = (
+    "ml.buy_till_you_die.BuyTillYouDieClassifier",
     "ml.estimators.CalibratedOnLaterSnapshots",
     "ml.estimators.RecencyRule",
     "ml.estimators.SelectFeatures",
