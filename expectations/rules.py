@@ -88,6 +88,7 @@ def _each_label_window(condition: str) -> str:
 
 _WINDOWS = (30, 90, 180, 365)
 _LABEL_WINDOWS = (30, 60, 90)
+_VALUE_WINDOWS = (30, 90, 365)
 
 RULES: dict[str, tuple[Rule, ...]] = {
     # ------------------------------------------------------------------ raw, as the shop sent it
@@ -380,6 +381,27 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "a lifetime holds its last year",
         ),
         Rule(
+            "order_windows_nested",
+            "order_count_30d <= order_count_90d AND order_count_90d <= order_count_365d",
+            "a longer window holds all that a shorter one does",
+        ),
+        Rule(
+            "windows_agree_with_recency",
+            "(coalesce(days_since_last_order, 90) < 90) = (order_count_90d > 0) "
+            "AND (coalesce(days_since_last_order, 30) < 30) = (order_count_30d > 0)",
+            "window w holds days D-w+1 to D: an off-by-one in either shows here",
+        ),
+        Rule(
+            "tenure_agrees_with_date",
+            "days_since_first_order = date_diff('day', first_order_date, snapshot_date)",
+            "both say when the first order was",
+        ),
+        Rule(
+            "recent_categories_are_categories",
+            "categories_7d IS NULL OR categories_30d IS NOT NULL",
+            "what was bought within 7 days was bought within 30",
+        ),
+        Rule(
             "contacts_nested",
             "contact_count_7d <= contact_count_30d",
             "a longer window holds all that a shorter one does",
@@ -590,6 +612,76 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "OR count(*) OVER (PARTITION BY cluster_id) >= 0.01 * count(cluster_id) OVER ()",
             "a cluster under 1 % is an outlier, not a segment",
             "warning",
+        ),
+    ),
+    "customer_value": (
+        Rule(
+            "shorter_window_within_longer",
+            "purchase_probability_7d <= purchase_probability_30d "
+            "AND main_category_probability_7d <= main_category_probability_30d "
+            "AND expected_order_count_30d <= expected_order_count_90d "
+            "AND expected_order_count_90d <= expected_order_count_365d "
+            "AND expected_revenue_amount_30d <= expected_revenue_amount_90d "
+            "AND expected_revenue_amount_90d <= expected_revenue_amount_365d",
+            "a longer window holds all that a shorter one does",
+        ),
+        Rule(
+            "main_category_within_purchases",
+            "main_category_probability_7d <= purchase_probability_7d "
+            "AND main_category_probability_30d <= purchase_probability_30d",
+            "an order that holds the main category is an order",
+        ),
+        Rule(
+            "main_category_needs_one",
+            "main_category IS NOT NULL OR (main_category_probability_7d IS NULL "
+            "AND main_category_probability_30d IS NULL)",
+            "who has no main category buys of none",
+        ),
+        Rule(
+            "prospects_have_no_value",
+            "(lifecycle = 'prospect') = (expected_order_count_30d IS NULL) "
+            "AND "
+            + " AND ".join(
+                f"(expected_order_count_30d IS NULL) = (expected_{stem}_{days}d IS NULL)"
+                for days in _VALUE_WINDOWS
+                for stem in ("order_count", "revenue_amount", "margin_amount")
+            ),
+            "a value is made of a purchase history, and everybody who has one has a value",
+        ),
+        Rule(
+            "intervals_in_order",
+            " AND ".join(
+                f"{stem}_low_{days}d <= {stem}_high_{days}d "
+                f"AND ({stem}_low_{days}d IS NULL) = ({stem}_high_{days}d IS NULL)"
+                for days in _VALUE_WINDOWS
+                for stem in ("order_count", "revenue_amount", "margin_amount")
+            ),
+            "an interval has two ends, the lower one first",
+        ),
+        Rule(
+            "rescore_agrees_with_model",
+            "is_rescore = (model_last_matured_date > snapshot_date)",
+            "a value by a model that saw the future is named as such",
+        ),
+        Rule(
+            "one_model",
+            "count(DISTINCT model_name) = 1 AND count(DISTINCT model_version) = 1",
+            "one model values one day",
+            scope="table",
+        ),
+        Rule(
+            "purchases_vary",
+            "count(*) < 100 OR count(DISTINCT purchase_probability_30d) > 1",
+            "a constant probability ranks by customer_key alone",
+            "warning",
+            "table",
+        ),
+        Rule(
+            "margin_below_revenue",
+            "count(*) < 100 OR sum(expected_margin_amount_90d) <= sum(expected_revenue_amount_90d)",
+            "a shop that earns more than it sells has costs below zero",
+            "warning",
+            "table",
         ),
     ),
     "at_risk_list": (

@@ -64,6 +64,24 @@ def importance_plot(importances: pd.DataFrame, top: int = 20) -> bytes:
     )
 
 
+def decile_plot(deciles: pd.DataFrame, window_days: int) -> bytes:
+    """Return a chart of mean expected and mean actual revenue by tenth of customers."""
+
+    def draw(axes: Any) -> None:
+        place = np.arange(len(deciles))
+        axes.bar(place - 0.2, deciles["expected_mean"], width=0.4, label="expected")
+        axes.bar(place + 0.2, deciles["actual_mean"], width=0.4, label="actual")
+        axes.set_xticks(place, deciles["decile"])
+        axes.legend(fontsize=8)
+
+    return _figure(
+        draw,
+        f"Revenue of {window_days} days, out of time",
+        "tenth of customers, most expected first",
+        "mean revenue of a customer",
+    )
+
+
 def _roc(axes: Any, y: np.ndarray, predictions: Predictions) -> None:
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="random")
     for name, p in predictions.items():

@@ -48,6 +48,11 @@ _MOVE = "champion_move_"
 # the hash before the load); AdamOptimizer, what a fitted network keeps of its fit, holds arrays.
 TRUSTED_TYPES: tuple[str, ...] = (
     "ml.buy_till_you_die.BuyTillYouDieClassifier",
+    "ml.buy_till_you_die.PurchasePopulation",
+    "ml.buy_till_you_die.SpendPopulation",
+    "ml.customer_value.Bands",
+    "ml.customer_value.CustomerValueModel",
+    "ml.customer_value.Purchases",
     "ml.estimators.CalibratedOnLaterSnapshots",
     "ml.estimators.RecencyRule",
     "ml.estimators.SelectFeatures",
@@ -299,6 +304,15 @@ def register_estimator(
     client.set_terminated(run_id)
     promote(tracking_uri, name, version, reason)
     return resolve(tracking_uri, name, version)
+
+
+def log_pictures(ref: ModelRef, pictures: Mapping[str, bytes]) -> None:
+    """Keep PNG pictures by file name beside a registered version's run."""
+    with tempfile.TemporaryDirectory() as folder:
+        for file, png in pictures.items():
+            (Path(folder) / file).write_bytes(png)
+        if pictures:
+            _client(ref.tracking_uri).log_artifacts(ref.run_id, folder, "evaluation")
 
 
 def load_document(ref: ModelRef, file: str) -> str:

@@ -155,6 +155,52 @@ CUSTOMER_SEGMENTS = Table(
     "snapshot_date",
 )
 
+
+def _value_columns() -> str:
+    """Return the columns of what is expected over each window, with the ends of its interval."""
+    lines = []
+    for days in (30, 90, 365):
+        for stem, kind, what in (
+            ("order_count", "double", "orders"),
+            ("revenue_amount", "decimal", "revenue"),
+            ("margin_amount", "decimal", "margin"),
+        ):
+            low = " 0.." if stem != "margin_amount" else ""
+            after = f"of the next {days} days"
+            lines += [
+                f"expected_{stem}_{days}d {kind}?{low}: {what} {after}, as expected",
+                f"{stem}_low_{days}d {kind}?{low}: low end of the 80 % interval",
+                f"{stem}_high_{days}d {kind}?{low}: high end of it",
+            ]
+    return "\n".join(lines)
+
+
+CUSTOMER_VALUE = Table(
+    "customer_value",
+    1,
+    ("snapshot_date", "customer_key"),
+    _columns(f"""
+        snapshot_date date: the day
+        customer_key string: pseudonym of a customer known that day
+        lifecycle string prospect|active|dormant: never bought, in the population, neither
+        purchase_probability_7d double? 0..1: probability of a valid order within 7 days
+        purchase_probability_30d double? 0..1: probability of a valid order within 30 days
+        main_category string?: the category most bought of in a year; null without any
+        main_category_probability_7d double? 0..1: of an order within 7 days that holds it
+        main_category_probability_30d double? 0..1: of an order within 30 days that holds it
+        {_value_columns()}
+        is_margin_assumed boolean: the shop delivers no unit costs for this customer's orders
+        is_extrapolated_365d boolean: no year has passed by which that of a year could be tested
+        value_recipe string: how orders are expected
+        model_name string: registered model
+        model_version string: its version
+        model_last_matured_date date: the last day that the model has seen
+        is_rescore boolean: that day is after this one, so this is no forecast
+    """),
+    "snapshot_date",
+    may_be_empty=True,
+)
+
 AT_RISK_LIST = Table(
     "at_risk_list",
     1,
@@ -345,6 +391,7 @@ LEDGERS = frozenset({CAMPAIGN_ASSIGNMENTS.name})
 MADE_HERE = (
     CHURN_SCORES,
     CUSTOMER_SEGMENTS,
+    CUSTOMER_VALUE,
     AT_RISK_LIST,
     CAMPAIGN_ASSIGNMENTS,
     CAMPAIGN_COHORTS,

@@ -10,7 +10,7 @@ import dagster as dg
 
 from orchestration.defs.daily import lake_key
 from orchestration.resources.platform import Platform
-from orchestration.tables import CHURN_SCORES, CUSTOMER_SEGMENTS, mart_tables
+from orchestration.tables import CHURN_SCORES, CUSTOMER_SEGMENTS, CUSTOMER_VALUE, mart_tables
 
 if TYPE_CHECKING:
     from datetime import date
@@ -61,7 +61,7 @@ def disagreement(platform: Platform, day: "date") -> str | None:
     """Return how the published tables of `day` disagree about customers, or None.
 
     Scores cover the population, which is what customer_status calls active; segments cover
-    everybody in customer_status.
+    everybody in customer_status, and so does value, where a model of it serves.
     """
     lake, tables = platform.lake, mart_tables()
     counts = {}
@@ -85,4 +85,8 @@ def disagreement(platform: Platform, day: "date") -> str | None:
         )
     if counts["customer_segments"] != counts["customer_status"]:
         return f"{counts['customer_segments']} segments, {counts['customer_status']} customers"
+    # days before the table was there have none, and days without a model an empty one
+    value = lake.publication(CUSTOMER_VALUE, day)
+    if value is not None and value.row_count not in (0, counts["customer_status"]):
+        return f"{value.row_count} customers with a value, {counts['customer_status']} customers"
     return None

@@ -27,7 +27,8 @@ FACTS = ("orders", "order_lines", "deliveries", "churn_returns")
 class HistoryConfig(dg.Config):
     """Which past days to build.
 
-    Snapshots with labels matured by `end`, `every_days` apart; or the facts (orders, lines,
+    Snapshots with labels matured by `end`, `every_days` apart, and what a training of value asks
+    for of customer_status; or the facts (orders, lines,
     deliveries, returns of the churned) of every day from `facts_from` to `end`; or what is
     published of `days`, again.
     """
@@ -134,8 +135,12 @@ def _wanted(platform: Platform, config: HistoryConfig) -> dict[str, list[date]]:
             f"horizon is {shop.horizon_days} days",
             allow_retries=False,
         )
-    # Segments are fitted on the last day.
-    return {"customer_features": snapshots, "churn_labels": matured, "customer_status": [end]}
+    # Segments are fitted on the last day; value and purchases on what a customer was and became.
+    from ml.value_training import days_needed
+
+    earliest = start or shop.first_day + timedelta(days=shop.active_window_days // 2)
+    status = sorted({*days_needed(end, earliest), end})
+    return {"customer_features": snapshots, "churn_labels": matured, "customer_status": status}
 
 
 def _by_days(wanted: Mapping[str, list[date]]) -> list[tuple[list[date], list[str]]]:

@@ -15,15 +15,19 @@ if TYPE_CHECKING:
     from datetime import date
 
     from ml.clustering import SegmentModel
+    from ml.customer_value import CustomerValueModel
     from ml.registry import ChampionMove, ModelRef
     from ml.rfm import CutPoints
     from ml.training import Champion, Fallback, TrainingResult
     from ml.uplift.training import Learned
+    from ml.value_training import ValueResult
     from orchestration.resources.home import Home
 
 SEGMENT_MODEL = "customer_segments"
+VALUE_MODEL = "customer_value"
 _SEGMENTS_FILE = "segments.json"
 _UPLIFT_FILE = "uplift.json"
+_VALUE_FILE = "value.json"
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,16 @@ class Models:
         from ml import registry
 
         return registry.load(ref)
+
+    def has(self, name: str) -> bool:
+        """Return whether a version of a model serves."""
+        from ml import registry
+
+        try:
+            registry.resolve(self.uri, name)
+        except registry.NoSuchModelError:
+            return False
+        return True
 
     def champion(self, name: str) -> Champion | None:
         """Return the champion as a comparison needs it, or None where there is none yet.
@@ -202,6 +216,57 @@ class Models:
         found = self.uplift(campaign_id, arm)
         assert found is not None
         return found
+
+    def value(self, version: str | None = None) -> tuple[ModelRef, CustomerValueModel] | None:
+        """Return the model of purchases and value in force, or of a version; None without one."""
+        from ml import registry
+
+        try:
+            ref = registry.resolve(self.uri, VALUE_MODEL, version or registry.CHAMPION)
+        except registry.NoSuchModelError:
+            if version is not None:
+                raise
+            return None
+        return ref, registry.load(ref)
+
+    def register_value(self, result: ValueResult, tags: Mapping[str, str]) -> ModelRef:
+        """Log and register the model of purchases and value, with all that was measured of it."""
+        from ml import plots, registry
+
+        document = {
+            "as_of": result.as_of.isoformat(),
+            "origins": {name: [str(d) for d in days] for name, days in result.origins.items()},
+            "intervals": {
+                name: [found.estimate, found.low, found.high]
+                for name, found in result.intervals.items()
+            },
+            "deciles": {w: table.to_dict("list") for w, table in result.deciles.items()},
+        }
+        ref = registry.register_estimator(
+            self.uri,
+            VALUE_MODEL,
+            result.model,
+            run_name=f"customer value {result.as_of}",
+            tags={
+                **tags,
+                "recipe": result.recipe,
+                "last_matured_date": result.last_matured_date.isoformat(),
+                "compared_out_of_time": str(result.is_compared).lower(),
+                "decision_reason": result.reason,
+                "data_digest": result.data_digest,
+                "training_row_count": str(result.training_row_count),
+                **{f"recipe_purchase_{w}d": name for w, name in result.purchase_recipes.items()},
+            },
+            metrics=result.metrics,
+            documents={_VALUE_FILE: json.dumps(document, sort_keys=True)},
+            reason=result.reason,
+        )
+        pictures = {
+            f"deciles_{window}d.png": plots.decile_plot(table, window)
+            for window, table in result.deciles.items()
+        }
+        registry.log_pictures(ref, pictures)
+        return ref
 
     def link(self, ref: ModelRef, url: str) -> str:
         """Return the address of the run behind a version in the MLflow UI at `url`."""

@@ -551,6 +551,17 @@ def label(then: Knowledge, now: Knowledge, key: str) -> Row:
     return answer
 
 
+def categories(known: Knowledge, key: str, within: int) -> str | None:
+    """Return the categories bought of within so many days, by name, a | between two."""
+    bought = {
+        line["category"].replace("|", "/")
+        for order in known.valid(key, within)
+        for line in order["lines"]
+        if line["category"] is not None and line["net"] > 0
+    }
+    return "|".join(sorted(bought)) or None
+
+
 def days_after(then: Knowledge, order: Row) -> int:
     """Return how many days after a snapshot an order was placed."""
     return (order["occurred_date"] - then.day).days

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from mart_project import Dbt
-from oracle import Knowledge, label, returns
+from oracle import Knowledge, categories, label, returns
 from raw_world import World, finish, make_world
 
 DAYS = [date(2024, 3, 31), date(2024, 10, 27), date(2025, 2, 1), date(2025, 5, 10)]
@@ -177,6 +177,18 @@ def test_status(pair: tuple[World, dict[str, pd.DataFrame]], day: date) -> None:
             "last_contact_date": max(sent, default=None),
             "contact_count_7d": len(known.of("deliveries", str(key), 7)),
             "contact_count_30d": len(known.of("deliveries", str(key), 30)),
+            "days_since_first_order": (
+                (day - min(o["occurred_date"] for o in valid)).days if valid else None
+            ),
+            **{
+                f"{name}_{within}d": measure(known.valid(str(key), within))
+                for within in (30, 90)
+                for name, measure in (
+                    ("order_count", len),
+                    ("revenue_amount", lambda o: sum((one["revenue"] for one in o), Decimal(0))),
+                )
+            },
+            **{f"categories_{within}d": categories(known, str(key), within) for within in (7, 30)},
         }
         assert_row(row, expected, f"{key} on {day}")
         # Both marts tell the same of the same customer.

@@ -212,6 +212,9 @@ GOOD: dict[str, dict[str, Any]] = {
         "last_contact_date": _pick((None, _days_ago(3))),
         "contact_count_7d": 1,
         "contact_count_30d": 2,
+        "days_since_first_order": _pick((None, *[300] * 3)),
+        "order_count_30d": _pick((0, 1, 0, 0)),
+        "order_count_90d": _pick((0, 1, 0, 0)),
     },
     "churn_labels": {
         "snapshot_date": _days_ago(HORIZON),
@@ -249,6 +252,30 @@ GOOD: dict[str, dict[str, Any]] = {
         "cluster_id": _unless_prospect(_pick((0, 1))),
         "cluster_name": _unless_prospect(_pick(("big", "small"))),
         "cluster_model_version": _unless_prospect("1"),
+    },
+    "customer_value": {
+        "lifecycle": _pick(("prospect", "active", "dormant", "active")),
+        "purchase_probability_7d": _scale(0, 0.3),
+        "purchase_probability_30d": _scale(0, 0.6),
+        "main_category": _unless_prospect("tea"),
+        "main_category_probability_7d": _unless_prospect(_scale(0, 0.2)),
+        "main_category_probability_30d": _unless_prospect(_scale(0, 0.5)),
+        **{
+            f"{stem}_{days}d": _unless_prospect(value * days)
+            for days in (30, 90, 365)
+            for stem, value in (
+                ("expected_order_count", 0.01),
+                ("order_count_low", 0.0),
+                ("order_count_high", 0.03),
+                ("expected_revenue_amount", Decimal(2)),
+                ("revenue_amount_low", Decimal(0)),
+                ("revenue_amount_high", Decimal(5)),
+                ("expected_margin_amount", Decimal(1)),
+                ("margin_amount_low", Decimal(0)),
+                ("margin_amount_high", Decimal(2)),
+            )
+        },
+        "model_last_matured_date": _days_ago(1),
     },
     "at_risk_list": {
         **{k: v for k, v in _SCORES.items() if "amount" in k or "probability" in k},

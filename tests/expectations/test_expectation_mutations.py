@@ -201,7 +201,7 @@ ENTAILED: dict[tuple[str, str], set[str]] = {
     ("offer_policy", "primary_key"): {"propensities_sum_to_one", "everybody_has_a_policy"},
     # a label of another day is due on another day
     ("churn_labels", "partition"): {"horizon_has_passed"},
-    ("customer_status", "partition"): {"recency_agrees_with_date"},
+    ("customer_status", "partition"): {"recency_agrees_with_date", "tenure_agrees_with_date"},
 }  # fmt: skip
 
 
@@ -363,10 +363,22 @@ BAD: dict[str, dict[str, Mutation]] = {
         "lifecycle_agrees_with_orders": set_values("order_count_lifetime", {4: 1}),
         "lifecycle_agrees_with_recency": set_values("lifecycle", {5: "dormant"}),
         "recency_agrees_with_date": set_values("days_since_last_order", {5: 1}),
-        "first_order_before_last": set_values("first_order_date", {6: DAY}),
+        "first_order_before_last": both(
+            set_values("first_order_date", {6: DAY}), set_values("days_since_first_order", {6: 0})
+        ),
         "nothing_after_the_snapshot": set_values("last_contact_date", {5: TOMORROW}),
         "orders_within_lifetime": set_values("order_count_365d", {5: 3}),
         "contacts_nested": set_values("contact_count_7d", {5: 3}),
+        "order_windows_nested": set_values("order_count_90d", {5: 2}),
+        # one off: an order of 30 days ago counted in the last 30
+        "windows_agree_with_recency": both(
+            set_values("days_since_last_order", {5: 30}),
+            set_values("last_order_date", {5: DAY - datetime.timedelta(days=30)}),
+        ),
+        "tenure_agrees_with_date": set_values("days_since_first_order", {5: 299}),
+        "recent_categories_are_categories": both(
+            set_values("categories_7d", {5: "tea"}), set_values("categories_30d", {5: None})
+        ),
     },
     "churn_labels": {
         "label_agrees_with_orders": both(
@@ -447,6 +459,22 @@ BAD: dict[str, dict[str, Mutation]] = {
         "rfm_code_names_one_segment": set_values("rfm_segment", {5: "Loyal"}),
         "prospects_have_no_rfm": set_values("lifecycle", {4: "dormant"}),
         "cluster_has_one_name": set_values("cluster_name", {5: "big and small"}),
+    },
+    "customer_value": {
+        "shorter_window_within_longer": set_values("expected_order_count_90d", {5: 0.2}),
+        "main_category_within_purchases": set_values("main_category_probability_7d", {5: 0.02}),
+        "main_category_needs_one": set_values("main_category", {5: None}),
+        "prospects_have_no_value": set_values("expected_margin_amount_365d", {5: None}),
+        "intervals_in_order": set_values("revenue_amount_low_90d", {5: Decimal(451)}),
+        "rescore_agrees_with_model": set_values("is_rescore", {5: True}),
+        "one_model": set_values("model_version", {5: "another"}),
+        "purchases_vary": both(
+            fill("purchase_probability_7d", 0.6),
+            fill("purchase_probability_30d", 0.6),
+        ),
+        "margin_below_revenue": set_values(
+            "expected_margin_amount_90d", {i: Decimal(200) for i in range(120) if i % 4}
+        ),
     },
     "at_risk_list": {
         "priority_is_dense": set_values("priority", {119: 121}),

@@ -1,4 +1,4 @@
-"""`models/churn_model` and `models/customer_segments`: trained, compared, registered.
+"""`models/churn`, `models/customer_segments`, `models/customer_value`: trained and registered.
 
 What belongs here: reading what had matured, calling `ml`, logging to MLflow, the champion. These
 assets are not partitioned: a training is as of a day, and says which.
@@ -16,6 +16,8 @@ from orchestration.tables import mart_tables
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ml.value_training import ValueResult
+
 # Trained every Monday; two missed Mondays are a fault.
 FRESH_MODEL = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(days=15), warn_window=timedelta(days=8)
@@ -23,6 +25,7 @@ FRESH_MODEL = dg.FreshnessPolicy.time_window(
 
 CHURN_MODEL = "churn"
 SEGMENT_MODEL = "customer_segments"
+VALUE_MODEL = "customer_value"
 
 
 def model_key(name: str) -> dg.AssetKey:
@@ -195,4 +198,84 @@ def model_assets() -> list[dg.AssetsDefinition]:
             }
         )
 
-    return [churn_model, customer_segments_model]
+    @dg.asset(
+        key=model_key(VALUE_MODEL),
+        deps=[lake_key("customer_status")],
+        group_name="models",
+        owners=[SCIENCE],
+        kinds={"scikitlearn", "mlflow"},
+        code_version="1",
+        freshness_policy=FRESH_MODEL,
+        description=(
+            "Purchases within 7 and 30 days, orders and revenue of 30, 90 and 365: recipes "
+            "compared out of time on customer_status of earlier days, the best registered."
+        ),
+    )
+    def customer_value_model(
+        context: dg.AssetExecutionContext, platform: Platform, config: TrainingConfig
+    ) -> dg.MaterializeResult:
+        from ml.training import TrainingSkipped
+        from ml.value_training import train_value
+        from orchestration.resources.content import code_version
+
+        table = mart_tables()["customer_status"]
+        as_of = as_of_day(config, platform.lake.days(table), "customer_status")
+        models, settings = platform.models, platform.settings
+        try:
+            result = train_value(
+                value_frame(platform, as_of),
+                as_of,
+                settings.seed,
+                has_champion=models.has(VALUE_MODEL),
+                on_progress=context.log.info,
+            )
+        except TrainingSkipped as reason:
+            context.log.warning(f"no training: {reason}")
+            return dg.MaterializeResult(metadata={"skipped": str(reason), "as_of": str(as_of)})
+        logged = models.register_value(
+            result,
+            {
+                "dagster_run_id": context.run_id,
+                "partition": as_of.isoformat(),
+                "code_version": code_version(),
+                "feature_version": str(table.version),
+            },
+        )
+        return dg.MaterializeResult(
+            metadata={
+                "as_of": as_of.isoformat(),
+                "recipe": result.recipe,
+                "purchase_recipes": dict(result.purchase_recipes),
+                "reason": result.reason,
+                "compared_out_of_time": result.is_compared,
+                "training_rows": result.training_row_count,
+                "model_version": logged.version,
+                "measured": dg.MetadataValue.md(measured(result)),
+                "mlflow": dg.MetadataValue.url(models.link(logged, settings.mlflow_url)),
+            }
+        )
+
+    return [churn_model, customer_segments_model, customer_value_model]
+
+
+def value_frame(platform: Platform, as_of: date) -> "pd.DataFrame":
+    """Return `customer_status` of the days that a training of value as of `as_of` reads."""
+    from ml.customer_value import STATUS_COLUMNS
+    from ml.value_training import choose_days
+
+    table, lake = mart_tables()["customer_status"], platform.lake
+    days = choose_days(lake.days(table), as_of)
+    for day in days:
+        lake.require(table, day)
+    return lake.read_frame(table, days, list(STATUS_COLUMNS), money_as_float=True)
+
+
+def measured(result: "ValueResult") -> str:
+    """Return what a training of value measured as a Markdown table, intervals where there are."""
+    lines = ["| measure | value | 95 % interval |", "| --- | --- | --- |"]
+    for name in sorted({*result.metrics, *result.intervals}):
+        found = result.intervals.get(name)
+        value = found.estimate if found else result.metrics[name]
+        between = f"{found.low:.4f} to {found.high:.4f}" if found else ""
+        lines.append(f"| {name} | {value:.4f} | {between} |")
+    return "\n".join(lines)
