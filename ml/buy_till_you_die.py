@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.optimize import minimize
-from scipy.special import digamma, expit, gammaln, hyp2f1
+from scipy.special import betaincinv, digamma, expit, gammaln, hyp2f1
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
@@ -464,11 +464,22 @@ def _purchases_while_alive(
     # At a = 1 the singularity is removable; and SciPy's hyp2f1 is infinite where r - a is a whole
     # number and b large (of r = 1 + 99, a = 2, b = 1 + 99, for one).
     a = 1 + 1e-5 if abs(a - 1) < 1e-5 else a * (1 + 1e-9)
-    r, alpha, b, time = (np.asarray(one, dtype="float64") for one in (r, alpha, b, time))
+    r, alpha, b, time = np.broadcast_arrays(
+        *(np.asarray(one, dtype="float64") for one in (r, alpha, b, time))
+    )
     z = time / (alpha + time)
     c = a + b - 1
-    series = np.exp((a - 1) * np.log1p(-z)) * hyp2f1(a - 1, c - r, c, z)
-    return c / (a - 1) * (1 - series)
+    with np.errstate(over="ignore", invalid="ignore"):
+        series = np.exp((a - 1) * np.log1p(-z)) * hyp2f1(a - 1, c - r, c, z)
+        expected = np.asarray(c / (a - 1) * (1 - series))
+    lost = ~np.isfinite(expected)
+    if lost.any():
+        # With a in the hundreds the factors over- and underflow. It is the mean over beta(a, b) of
+        # (1 - (1 + p t / alpha)^-r) / p, and such a beta is narrow: its quantiles will do.
+        p = betaincinv(a, b[lost][:, None], (np.arange(128) + 0.5) / 128)
+        rate = -np.expm1(-r[lost][:, None] * np.log1p(p * (time / alpha)[lost][:, None])) / p
+        expected[lost] = rate.mean(axis=1)
+    return expected
 
 
 def _minimise(

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -57,7 +58,6 @@ from ml.validation import (
     customer_bootstrap,
     interval,
     rolling_origins,
-    sample_rows,
     split_at,
     thin,
 )
@@ -83,8 +83,8 @@ class ValueSettings:
     """Everything about this training that may be set."""
 
     n_origins: int = 3  # of purchases; of value, whose intervals want to have seen more of a year
-    n_value_origins: int = 6
-    max_rows: int = 40_000
+    n_value_origins: int = 5
+    max_rows: int = 30_000
     snapshot_spacing_days: int = 21
     calibration_days: int = 28
     min_rows: int = 500  # of a training; below, a fit is noise
@@ -300,18 +300,30 @@ def _rows(
     max_rows: int | None,
     salt: str,
 ) -> _Rows:
+    days = list(days)
+    available = sum(len(frames[day]) for day in days)
     parts = []
     for day in days:
-        after = frames[day + timedelta(days=window)]
-        came = outcomes(frames[day], after, window).add_prefix("next_")
-        parts.append(pd.concat([frames[day], came], axis=1)[came["next_bought"].notna()])
+        before = frames[day]
+        if max_rows is not None and available > max_rows:
+            before = before[_draws(before["customer_key"], day, salt) < max_rows / available]
+        came = outcomes(before, frames[day + timedelta(days=window)], window).add_prefix("next_")
+        parts.append(pd.concat([before, came], axis=1)[came["next_bought"].notna()])
     rows = pd.concat(parts, ignore_index=True)
-    if max_rows is not None:
-        rows = sample_rows(rows, max_rows, salt)
     came = rows[[name for name in rows.columns if name.startswith("next_")]]
     return _Rows(
         rows, came.rename(columns=lambda name: name.removeprefix("next_")), design(rows, purchases)
     )
+
+
+def _draws(customer_key: pd.Series, day: date, salt: str) -> Array:
+    """Return one number in [0, 1) per customer and day, by which rows are chosen in any order.
+
+    A checksum, since it is 30 times as fast as the hash of ml.validation, of which a training of
+    20,000 customers would make two million.
+    """
+    start = zlib.crc32(f"{salt}|{day}|".encode())
+    return np.array([zlib.crc32(key.encode(), start) for key in customer_key]) * 2.0**-32
 
 
 def _matured(frames: Mapping[date, pd.DataFrame], window: int, spacing_days: int) -> list[date]:

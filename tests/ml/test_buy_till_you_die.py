@@ -148,13 +148,23 @@ def test_probabilities_and_expectations_are_those_of_simulated_customers(variant
     assert found.a / (found.a + found.b) == pytest.approx(0.8 / 2.8, rel=0.15)
 
 
+def test_where_everybody_drops_out_alike_the_series_gives_way() -> None:
+    """A shop whose customers differ little in dropping out: a and b run to their bounds."""
+    model = PurchasePopulation("mbg", 1.086, 33.68, 529.8, 22026.0)
+    found = model.expected_purchases(_one(2, 30, 32), 365)[0]
+    p = 529.8 / (529.8 + 22026 + 3)
+    alive = model.alive_probability(_one(2, 30, 32))[0]
+    by_mean = (1 - (1 + p * 365 / (33.68 + 32)) ** -3.086) / p
+    assert found == pytest.approx(alive * by_mean, rel=1e-3)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(["bg", "mbg"]),
     st.floats(0.02, 20),
     st.floats(0.5, 500),
-    st.floats(0.05, 20),
-    st.floats(0.05, 50),
+    st.floats(0.05, 900),
+    st.floats(0.05, 9000),
     st.integers(0, 400),
     st.floats(0, 1),
     st.floats(1, 3000),

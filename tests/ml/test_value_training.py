@@ -1,0 +1,190 @@
+"""The training of value: honest in time, better than nothing, refusing where it must."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+from value_world import FIRST, LAST, SETTINGS, history, orders, status
+
+from ml.customer_value import SERVED_COLUMNS
+from ml.training import TrainingSkipped
+from ml.value_training import (
+    PURCHASE_RECIPES,
+    VALUE_RECIPES,
+    ValueResult,
+    choose_days,
+    coverage_over_time,
+    days_needed,
+    outcomes,
+    train_value,
+)
+
+
+@pytest.fixture(scope="module")
+def result() -> ValueResult:
+    return train_value(history(), LAST, 7, settings=SETTINGS)
+
+
+def test_outcomes_are_what_was_bought(result: ValueResult) -> None:
+    day, window = date(2025, 4, 1), 30
+    before, after = status(day), status(day + timedelta(days=window))
+    found = outcomes(before, after, window).set_index(before["customer_key"])
+    now = (day - FIRST).days
+    bought = orders()
+    later = bought[(bought["day"] > now) & (bought["day"] <= now + window)]
+    for key, row in found.iterrows():
+        own = later[later["customer_key"] == key]
+        assert row["bought"] == (len(own) > 0)
+        assert row["order_count"] == len(own)
+        assert row["revenue_amount"] == pytest.approx(own["amount"].sum())
+        main = before.set_index("customer_key").loc[key, "main_category"]
+        if isinstance(main, str):
+            assert row["bought_main_category"] == (main in set(own["category"]))
+        else:
+            assert np.isnan(row["bought_main_category"])
+    gone = outcomes(before, after.iloc[1:], window)
+    assert gone.iloc[0].isna().all()
+
+
+def test_days_needed_hold_every_outcome() -> None:
+    days = days_needed(LAST, FIRST)
+    assert days == sorted(set(days))
+    assert days[0] >= FIRST
+    assert days[-1] == LAST
+    for window, least in ((7, 15), (30, 15), (90, 12), (365, 2)):
+        assert sum(day + timedelta(days=window) in days for day in days) >= least
+    every = [FIRST + timedelta(days=n) for n in range((LAST - FIRST).days + 1)]
+    assert choose_days(every, LAST) == days
+    assert choose_days(every, LAST - timedelta(days=1))[-1] == LAST - timedelta(days=1)
+    assert choose_days([], LAST) == []
+
+
+def test_the_comparison_is_measured_out_of_time(result: ValueResult) -> None:
+    assert result.is_compared
+    assert result.recipe in VALUE_RECIPES
+    assert set(result.purchase_recipes) == {"7", "30"}
+    for name, days in result.origins.items():
+        window = int(name.split("_")[1].removesuffix("d"))
+        assert all(day + timedelta(days=window) <= LAST for day in days)
+    for window in (7, 30):
+        losses = [result.metrics[f"purchase_{window}d_log_loss_{r}"] for r in PURCHASE_RECIPES]
+        assert result.metrics[f"purchase_{window}d_log_loss_recency_rule"] > min(losses)
+        assert result.intervals[f"purchase_{window}d_log_loss_minus_no_skill"].high < 0
+        assert result.metrics[f"purchase_{window}d_main_category_roc_auc"] > 0.6
+    for window in (30, 90, 365):
+        assert result.metrics[f"value_{window}d_gini_{result.recipe}"] > 0.4
+        assert abs(result.metrics[f"value_{window}d_bias_{result.recipe}"]) < 0.3
+    assert 0.7 < result.metrics["value_30d_revenue_coverage_attainable"] < 0.9
+    assert result.intervals["frequency_spend_rank_correlation"].low < 0.1
+    assert result.model.tested_windows == (30, 90, 365)
+    assert set(result.deciles) == {30, 90, 365}
+
+
+def test_nothing_after_the_day_has_any_influence() -> None:
+    as_of = LAST - timedelta(days=60)
+    days = days_needed(as_of, FIRST + timedelta(days=90))
+    known = pd.concat([status(day) for day in days], ignore_index=True)
+    later = status(LAST).assign(revenue_amount_lifetime=1e9, order_count_90d=99)
+    one = train_value(known, as_of, 7, settings=SETTINGS)
+    other = train_value(pd.concat([later, known]), as_of, 7, settings=SETTINGS)
+    today = status(as_of)[list(SERVED_COLUMNS)]
+    pd.testing.assert_frame_equal(one.model.predict(today), other.model.predict(today))
+    assert one.data_digest == other.data_digest
+    assert one.last_matured_date == as_of
+
+
+def test_the_same_data_gives_the_same_model(result: ValueResult) -> None:
+    again = train_value(history().sample(frac=1, random_state=2), LAST, 7, settings=SETTINGS)
+    today = status(LAST)
+    pd.testing.assert_frame_equal(again.model.predict(today), result.model.predict(today))
+    assert again.metrics == result.metrics
+    assert again.data_digest == result.data_digest
+
+
+# -- refusals --------------------------------------------------------------------------------------
+
+
+def test_without_outcomes_the_histories_serve_and_say_so() -> None:
+    only = status(LAST)
+    found = train_value(only, LAST, 7, settings=SETTINGS)
+    assert not found.is_compared
+    assert found.recipe == "buy_till_you_die"
+    assert "leave no test day" in found.reason
+    served = found.model.predict(only)
+    is_prospect = (only["lifecycle"] == "prospect").to_numpy()
+    assert served.loc[is_prospect, "purchase_probability_30d"].isna().all()
+    assert served.loc[~is_prospect, "expected_revenue_amount_365d"].notna().all()
+    assert served["revenue_amount_low_90d"].isna().all()  # no outcome, no interval
+    assert found.model.tested_windows == ()
+
+
+def test_what_serves_stays_where_nothing_can_be_compared() -> None:
+    with pytest.raises(TrainingSkipped, match=r"leave no test day .*; what serves stays"):
+        train_value(status(LAST), LAST, 7, has_champion=True, settings=SETTINGS)
+
+
+def test_too_few_repeat_buyers_are_refused() -> None:
+    few = status(LAST).iloc[:20]
+    with pytest.raises(TrainingSkipped, match=r"\d+ of \d+ buyers as of .* two days, at least 20"):
+        train_value(few, LAST, 7, settings=SETTINGS)
+    with pytest.raises(TrainingSkipped, match="no customer_status is published by 2020-01-01"):
+        train_value(few, date(2020, 1, 1), 7, settings=SETTINGS)
+
+
+def test_days_published_before_the_columns_were_teach_nothing() -> None:
+    old = history().assign(days_since_first_order=np.nan)
+    with pytest.raises(TrainingSkipped, match="no customer_status"):
+        train_value(old, LAST, 7, settings=SETTINGS)
+
+
+def _shuffled(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """What is known of one customer is told of another, day by day."""
+    random = np.random.default_rng(0)
+    parts = []
+    for _, rows in frame.groupby("snapshot_date", sort=True):
+        order = random.permutation(len(rows))
+        parts.append(rows.assign(**{c: rows[c].to_numpy()[order] for c in columns}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_a_model_of_noise_is_refused() -> None:
+    """Customers are told apart by nothing that comes true: no recipe beats the base rate."""
+    everything = [c for c in history().columns if c not in ("snapshot_date", "customer_key")]
+    with pytest.raises(TrainingSkipped, match="not better than the base rate beyond doubt"):
+        train_value(_shuffled(history(), everything), LAST, 7, settings=SETTINGS)
+
+
+def test_a_value_of_noise_is_refused() -> None:
+    money = [f"{stem}_{w}d" for stem in ("order_count", "revenue_amount") for w in (30, 90, 365)]
+    money += ["order_count_lifetime", "revenue_amount_lifetime", "gap_mean_days"]
+    noise = _shuffled(history(), money)
+    # whose gaps are another's: keep the histories possible
+    gaps = noise["gap_mean_days"].fillna(0) > noise["days_since_first_order"]
+    noise = noise.assign(gap_mean_days=noise["gap_mean_days"].mask(gaps))
+    with pytest.raises(TrainingSkipped, match="better than the mean of all beyond doubt"):
+        train_value(noise, LAST, 7, settings=SETTINGS)
+
+
+def test_coverage_is_of_days_that_had_not_been_seen() -> None:
+    random = np.random.default_rng(3)
+    days = [date(2025, 1, 1), date(2025, 2, 1), date(2025, 4, 15)]
+    block = pd.concat(
+        [
+            pd.DataFrame({"snapshot_date": day, "revenue_average": random.gamma(2, 10, 1500)})
+            for day in days
+        ],
+        ignore_index=True,
+    )
+    block["revenue"] = block["revenue_average"] * random.gamma(2, 0.5, len(block))
+    assert coverage_over_time(block, "revenue", "average", 30)["coverage"] == pytest.approx(
+        0.8, abs=0.03
+    )
+    # over 90 days only the last day has one before it whose outcome was known
+    doubled = block.assign(revenue=np.where(block["snapshot_date"] == days[2], 1e9, 0.0))
+    assert coverage_over_time(doubled, "revenue", "average", 90)["coverage"] == 0
+    assert (
+        coverage_over_time(block[block["snapshot_date"] == days[0]], "revenue", "average", 30) == {}
+    )
