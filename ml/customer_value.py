@@ -31,6 +31,7 @@ from ml.buy_till_you_die import (
     fit_spend,
     histories_of,
 )
+from ml.estimators import logit, sigmoid
 from ml.features import FeatureError
 
 Array = npt.NDArray[np.float64]
@@ -245,7 +246,7 @@ class CustomerValueModel(BaseEstimator):
         for window in PURCHASE_WINDOWS:
             model = self.propensities.get(str(window))
             if model is None:
-                p = matrix[f"purchase_probability_{window}d"].to_numpy().copy()
+                p = sigmoid(matrix[f"purchase_log_odds_{window}d"].to_numpy())
             else:
                 p = model.predict_proba(matrix)[:, 1] if len(matrix) else np.empty(0)
             p = np.round(p, 6)
@@ -351,7 +352,9 @@ def design(status: pd.DataFrame, purchases: Purchases) -> pd.DataFrame:
     for window in VALUE_WINDOWS:
         columns[f"expected_orders_{window}d"] = purchases.expected_orders(buyers, window)
     for window in PURCHASE_WINDOWS:
-        columns[f"purchase_probability_{window}d"] = purchases.purchase_probability(buyers, window)
+        columns[f"purchase_log_odds_{window}d"] = logit(
+            purchases.purchase_probability(buyers, window)
+        )
     for name, values in columns.items():
         column = np.full(len(matrix), np.nan)
         column[has_history.to_numpy()] = values

@@ -83,7 +83,7 @@ class ValueSettings:
     """Everything about this training that may be set."""
 
     n_origins: int = 3  # of purchases; of value, whose intervals want to have seen more of a year
-    n_value_origins: int = 5
+    n_value_origins: int = 6
     max_rows: int = 30_000
     snapshot_spacing_days: int = 21
     calibration_days: int = 28
@@ -369,11 +369,11 @@ def purchase_candidates(window: int, seed: int) -> dict[str, Pipeline]:
     them a level of their own.
     """
 
-    def line(name: str) -> Pipeline:
+    def line(name: str, *steps: tuple[str, Any]) -> Pipeline:
         return Pipeline(
             [
-                ("take", _take([name])),
-                ("log", SignedLog()),
+                ("take", ColumnTransformer([("take", "passthrough", [name])])),
+                *steps,
                 ("impute", SimpleImputer(add_indicator=True)),
                 ("scale", StandardScaler()),
                 ("model", LogisticRegression(max_iter=1000)),
@@ -381,8 +381,8 @@ def purchase_candidates(window: int, seed: int) -> dict[str, Pipeline]:
         )
 
     return {
-        "recency_rule": line("days_since_last_order"),
-        "buy_till_you_die": line(f"purchase_probability_{window}d"),
+        "recency_rule": line("days_since_last_order", ("log", SignedLog())),
+        "buy_till_you_die": line(f"purchase_log_odds_{window}d"),
         "boosting": Pipeline(
             [
                 ("told", VarianceThreshold()),  # a shop without events has no column of them
@@ -390,8 +390,8 @@ def purchase_candidates(window: int, seed: int) -> dict[str, Pipeline]:
                     "model",
                     HistGradientBoostingClassifier(
                         max_leaf_nodes=8,
-                        learning_rate=0.08,
-                        max_iter=80,
+                        learning_rate=0.12,
+                        max_iter=50,
                         min_samples_leaf=100,
                         l2_regularization=10.0,
                         max_features=0.5,
@@ -402,10 +402,6 @@ def purchase_candidates(window: int, seed: int) -> dict[str, Pipeline]:
             ]
         ),
     }
-
-
-def _take(names: list[str]) -> ColumnTransformer:
-    return ColumnTransformer([("take", "passthrough", names)])
 
 
 def _category_candidate() -> Pipeline:
@@ -600,8 +596,8 @@ def _booster(seed: int) -> Pipeline:
                 HistGradientBoostingRegressor(
                     loss="poisson",
                     max_leaf_nodes=8,
-                    learning_rate=0.08,
-                    max_iter=60,
+                    learning_rate=0.12,
+                    max_iter=40,
                     min_samples_leaf=100,
                     l2_regularization=10.0,
                     max_features=0.5,

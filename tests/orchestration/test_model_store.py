@@ -76,3 +76,59 @@ def test_a_shop_too_young_to_compare_gets_the_recency_rule(models: Models) -> No
     assert told["compared_out_of_time"] is False
     assert "compared with nothing" in told["reason"]
     assert models.candidates(ref) == []
+
+
+def test_a_model_of_value_is_kept_with_what_was_measured(models: Models) -> None:
+    from datetime import date
+
+    import numpy as np
+    import pandas as pd
+
+    from ml.buy_till_you_die import PurchasePopulation, SpendPopulation
+    from ml.customer_value import Bands, CustomerValueModel, Purchases
+    from ml.registry import load_document
+    from ml.validation import Interval
+    from ml.value_metrics import deciles
+    from ml.value_training import ValueResult
+    from orchestration.resources.models import VALUE_MODEL
+
+    assert models.value() is None
+    assert not models.has(VALUE_MODEL)
+    with pytest.raises(NoSuchModelError):
+        models.value("1")
+    purchases = Purchases(
+        PurchasePopulation("mbg", 0.5, 60.0, 0.9, 1.6), SpendPopulation(6.0, 4.0, 15.0), 1.1
+    )
+    bands = {"orders 30": Bands(np.array([1.0]), np.zeros(2), np.full(2, 1.5))}
+    money = np.arange(1.0, 41.0)
+    result = ValueResult(
+        as_of=date(2025, 1, 31),
+        model=CustomerValueModel(
+            purchases, "buy_till_you_die", {}, bands, {}, {}, float("nan"), (30,)
+        ),
+        recipe="buy_till_you_die",
+        purchase_recipes={},
+        last_matured_date=date(2025, 1, 31),
+        training_row_count=40,
+        is_compared=True,
+        reason="the only one",
+        metrics={"value_30d_gini_average": 0.6},
+        intervals={"value_30d_gini": Interval(0.6, 0.5, 0.7)},
+        deciles={30: deciles(money, money)},
+        origins={"value_30d": [date(2024, 12, 31)]},
+        data_digest="ab",
+    )
+    ref = models.register_value(result, {"partition": "2025-01-31"})
+    assert models.has(VALUE_MODEL)
+    found = models.value()
+    assert found is not None
+    assert found[0].version == ref.version
+    assert found[0].tags["compared_out_of_time"] == "true"
+    assert found[1].purchases == purchases
+    assert found[1].bands["orders 30"].high.tolist() == [1.5, 1.5]
+    assert pd.isna(found[1].margin_rate)
+    assert '"value_30d_gini": [0.6, 0.5, 0.7]' in load_document(ref, "value.json")
+    from mlflow import MlflowClient
+
+    pictures = MlflowClient(models.uri, models.uri).list_artifacts(ref.run_id, "evaluation")
+    assert [one.path for one in pictures] == ["evaluation/deciles_30d.png"]
