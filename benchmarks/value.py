@@ -3,12 +3,17 @@
     python benchmarks/value.py online-retail-ii FOLDER
     python benchmarks/value.py cdnow FOLDER
     python benchmarks/value.py contract FOLDER [--timezone Europe/London]
+    python benchmarks/value.py online-retail-ii FOLDER --churn 2011-03-10 2011-04-10 ...
 
 Reads the orders, makes what `customer_status` says of every customer who had bought (dates and
 amounts only) at the end of a day every 30 days, and runs the training of the platform
 (`ml/value_training.py`) as of the last day: purchases within 7 and 30 days against the recency rule
 and MBG/NBD, revenue within 30, 90 and 365 days by aggregate bias, Gini and coverage of the 80 %
 intervals, all on later days than the model knew. An order counts as what was left of it on the day.
+
+With test days after `--churn`: P(no order in 90 days) of who bought in the last 180, by BG/NBD and
+MBG/NBD fitted to the histories of all past buyers, to those in the population, the latter
+recalibrated on labels, and by `BuyTillYouDieClassifier`; taught by fortnightly snapshots.
 """
 
 from __future__ import annotations
@@ -26,8 +31,16 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ml.buy_till_you_die import purchase_histories
+from ml.buy_till_you_die import (
+    HISTORY_COLUMNS,
+    BuyTillYouDieClassifier,
+    fit_purchases,
+    histories_of,
+    purchase_histories,
+)
 from ml.customer_value import LEARNT_WINDOWS, PURCHASE_WINDOWS, STATUS_FEATURES, VALUE_WINDOWS
+from ml.estimators import fit_monotone_line, logit, sigmoid
+from ml.metrics import evaluate
 from ml.value_training import (
     PURCHASE_RECIPES,
     VALUE_RECIPES,
@@ -243,6 +256,56 @@ def report(result: ValueResult) -> str:
     return "\n".join(lines)
 
 
+def churn(orders: Orders, tests: list[date], horizon: int = 90) -> pd.DataFrame:
+    """Return mean metrics over the test days of each way to fit the four parameters."""
+    known: dict[date, pd.DataFrame] = {}
+
+    def status(day: date) -> pd.DataFrame:
+        if day not in known:
+            known[day] = status_of(orders, day)
+        return known[day]
+
+    def labelled(day: date) -> tuple[pd.DataFrame, np.ndarray]:
+        rows = status(day)[lambda f: f["days_since_last_order"] < ACTIVE_DAYS]
+        later = status(day + timedelta(days=horizon)).set_index("customer_key")
+        came = later["order_count_90d"].reindex(rows["customer_key"]).fillna(0.0)
+        return rows, (came.to_numpy() == 0).astype(int)
+
+    first = orders.lines["day"].min().date() + timedelta(days=ACTIVE_DAYS // 2)
+    found = []
+    for test in tests:
+        taught = [
+            labelled(first + timedelta(days=14 * n))
+            for n in range(((test - first).days - horizon) // 14 + 1)
+        ]
+        rows = pd.concat([one for one, _ in taught], ignore_index=True)
+        y = np.concatenate([label for _, label in taught])
+        own, (now, came) = histories_of(rows), labelled(test)
+        at = histories_of(now)
+        bg = fit_purchases(histories_of(status(test)), "bg")
+        mbg = fit_purchases(histories_of(status(test)), "mbg")
+        naive = fit_purchases(own, "mbg")
+        a, b = fit_monotone_line(logit(naive.no_purchase_probability(own, horizon)), y)
+        classifier = BuyTillYouDieClassifier(horizon).fit(_matrix(rows), y)
+        for name, p in {
+            "BG/NBD, all past buyers": bg.no_purchase_probability(at, horizon),
+            "MBG/NBD, all past buyers": mbg.no_purchase_probability(at, horizon),
+            "MBG/NBD, the population": naive.no_purchase_probability(at, horizon),
+            "the same, recalibrated": sigmoid(
+                a + b * logit(naive.no_purchase_probability(at, horizon))
+            ),
+            "MBG/NBD by labels": classifier.predict_proba(_matrix(now))[:, 1],
+        }.items():
+            measured = evaluate(came, p)
+            found.append({"fit": name, **measured})
+    wanted = ["roc_auc", "average_precision", "brier", "log_loss"]
+    return pd.DataFrame(found).groupby("fit", sort=False)[wanted].mean()
+
+
+def _matrix(frame: pd.DataFrame) -> np.ndarray:
+    return frame[list(HISTORY_COLUMNS)].to_numpy("float64")
+
+
 def main() -> None:
     """Measure and print."""
     readers: dict[str, Callable[[Path], Orders]] = {
@@ -254,11 +317,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--timezone", default="UTC")
     parser.add_argument("--as-of", type=date.fromisoformat)
+    parser.add_argument("--churn", type=date.fromisoformat, nargs="+", metavar="DAY")
     args = parser.parse_args()
     if args.source == "contract":
         orders = from_contract(args.folder, args.timezone)
     else:
         orders = readers[args.source](args.folder)
+    if args.churn:
+        print(churn(orders, args.churn).round(4).to_string())
+        return
     first = orders.lines["day"].min().date()
     last = args.as_of or orders.lines["day"].max().date()
     days = days_needed(last, first + timedelta(days=ACTIVE_DAYS // 2))

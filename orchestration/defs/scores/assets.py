@@ -165,55 +165,63 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         kinds={"scikitlearn", "deltalake"},
     )
     def customer_value(run: Run, day: date) -> Made:
-        from ml.customer_value import SERVED_COLUMNS
-        from orchestration.resources.content import arrow_schema
-
-        platform, table = run.platform, mart_tables()["customer_status"]
-        found = platform.lake.require(table, day)
-        standing = platform.lake.publication(CUSTOMER_VALUE, day)
-        pinned = None if run.is_rescoring or standing is None else standing.model_version
-        served = run.once(f"value {pinned}", lambda: platform.models.value(pinned))
-        status = platform.lake.read_frame(table, [day], list(SERVED_COLUMNS), money_as_float=True)
-        inputs = {f"customer_status/{day}": found.content_hash}
-        if served is None:
-            return Made(
-                arrow_schema(CUSTOMER_VALUE).empty_table(),
-                generation=found.generation,
-                inputs=inputs,
-                metadata={"refused": "no model of value serves; models/customer_value says why"},
-            )
-        ref, model = served
-        frame = model.predict(status, platform.settings.margin_rate)
-        told = status.sort_values("customer_key", ignore_index=True)
-        frame = frame.assign(
-            snapshot_date=day,
-            lifecycle=told["lifecycle"],
-            main_category=told["main_category"],
-            value_recipe=model.recipe,
-            is_extrapolated_365d=365 not in model.tested_windows,
-            model_name=ref.name,
-            model_version=str(ref.version),
-            model_last_matured_date=ref.last_matured_date,
-            is_rescore=ref.last_matured_date > day,
-        )
-        return Made(
-            frame,
-            generation=found.generation,
-            inputs=inputs,
-            model_version=str(ref.version),
-            are_rows_due=len(status) > 0,
-            metadata={
-                "customers": len(frame),
-                "purchases_expected_30d": round(float(frame["purchase_probability_30d"].sum()), 1),
-                **{
-                    f"expected_revenue_amount_{days}d": round(
-                        float(frame[f"expected_revenue_amount_{days}d"].sum()), 2
-                    )
-                    for days in (30, 90, 365)
-                },
-                "is_rescore": ref.last_matured_date > day,
-                "model": f"{ref.name} version {ref.version}",
-            },
-        )
+        return value_of(run, day)
 
     return [churn_scores, customer_value, at_risk_list]
+
+
+def value_of(run: Run, day: date) -> Made:
+    """Return value and purchase probabilities of everybody known on a day.
+
+    Without any model the day is empty and says so: a shop too young for one has its other tables.
+    """
+    from ml.customer_value import SERVED_COLUMNS
+    from orchestration.resources.content import arrow_schema
+
+    platform, table = run.platform, mart_tables()["customer_status"]
+    found = platform.lake.require(table, day)
+    standing = platform.lake.publication(CUSTOMER_VALUE, day)
+    pinned = None if run.is_rescoring or standing is None else standing.model_version
+    served = run.once(f"value {pinned}", lambda: platform.models.value(pinned))
+    status = platform.lake.read_frame(table, [day], list(SERVED_COLUMNS), money_as_float=True)
+    inputs = {f"customer_status/{day}": found.content_hash}
+    if served is None:
+        return Made(
+            arrow_schema(CUSTOMER_VALUE).empty_table(),
+            generation=found.generation,
+            inputs=inputs,
+            metadata={"refused": "no model of value serves; models/customer_value says why"},
+        )
+    ref, model = served
+    frame = model.predict(status, platform.settings.margin_rate)
+    told = status.sort_values("customer_key", ignore_index=True)
+    frame = frame.assign(
+        snapshot_date=day,
+        lifecycle=told["lifecycle"],
+        main_category=told["main_category"],
+        value_recipe=model.recipe,
+        is_extrapolated_365d=365 not in model.tested_windows,
+        model_name=ref.name,
+        model_version=str(ref.version),
+        model_last_matured_date=ref.last_matured_date,
+        is_rescore=ref.last_matured_date > day,
+    )
+    return Made(
+        frame,
+        generation=found.generation,
+        inputs=inputs,
+        model_version=str(ref.version),
+        are_rows_due=len(status) > 0,
+        metadata={
+            "customers": len(frame),
+            "purchases_expected_30d": round(float(frame["purchase_probability_30d"].sum()), 1),
+            **{
+                f"expected_revenue_amount_{days}d": round(
+                    float(frame[f"expected_revenue_amount_{days}d"].sum()), 2
+                )
+                for days in (30, 90, 365)
+            },
+            "is_rescore": ref.last_matured_date > day,
+            "model": f"{ref.name} version {ref.version}",
+        },
+    )
