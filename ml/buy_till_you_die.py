@@ -222,7 +222,7 @@ def fit_purchases(histories: Histories, variant: Variant = "mbg") -> PurchasePop
 
     (r, alpha, a, b), value = _minimise(negative, 4, weights.sum())
     # the density of a scaled time is the scale times that of the time, once a purchase
-    likelihood = -value - float((weights * x).sum()) * np.log(scale)
+    likelihood = -value - float((weights * x).sum()) * float(np.log(scale))
     return PurchasePopulation(variant, r, alpha * scale, a, b, likelihood)
 
 

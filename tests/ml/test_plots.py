@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ml.plots import evaluation_plots, importance_plot
+from ml.plots import decile_plot, evaluation_plots, importance_plot
+from ml.value_metrics import deciles
 
 
 def test_plots_are_png_and_reproducible() -> None:
@@ -24,3 +25,11 @@ def test_plots_are_png_and_reproducible() -> None:
 def test_importances_are_drawn() -> None:
     table = pd.DataFrame({"feature": [f"f{i}" for i in range(30)], "importance": range(30, 0, -1)})
     assert importance_plot(table).startswith(b"\x89PNG")
+
+
+def test_deciles_are_drawn_from_the_numbers() -> None:
+    money = np.random.default_rng(1).gamma(1, 20, 400)
+    table = deciles(money, money)
+    assert decile_plot(table, 90).startswith(b"\x89PNG")
+    assert decile_plot(table, 90) == decile_plot(table, 90)
+    assert decile_plot(table, 90) != decile_plot(table.assign(actual_mean=1.0), 90)
