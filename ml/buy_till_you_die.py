@@ -472,10 +472,11 @@ def _purchases_while_alive(
     with np.errstate(over="ignore", invalid="ignore"):
         series = np.exp((a - 1) * np.log1p(-z)) * hyp2f1(a - 1, c - r, c, z)
         expected = np.asarray(c / (a - 1) * (1 - series))
-    lost = ~np.isfinite(expected)
+    lost = ~np.isfinite(expected) | (a > 50)
     if lost.any():
-        # With a in the hundreds the factors over- and underflow. It is the mean over beta(a, b) of
-        # (1 - (1 + p t / alpha)^-r) / p, and such a beta is narrow: its quantiles will do.
+        # With a in the hundreds the factors over- and underflow, or lose digits. It is the mean
+        # over beta(a, b) of (1 - (1 + p t / alpha)^-r) / p, and such a beta is narrow: its
+        # quantiles will do.
         p = betaincinv(a, b[lost][:, None], (np.arange(128) + 0.5) / 128)
         rate = -np.expm1(-r[lost][:, None] * np.log1p(p * (time / alpha)[lost][:, None])) / p
         expected[lost] = rate.mean(axis=1)
