@@ -173,6 +173,19 @@ class Knowledge:
             )
         return orders
 
+    def refund(self, row: Row) -> Decimal:
+        """Return what a return is worth: as refunded, otherwise at the price of its line."""
+        if row["amount"] is not None:
+            return money(row["amount"])
+        for order in self.orders:
+            for line in order["lines"]:
+                if (order["order_id"], line["line_number"]) == (
+                    row["order_id"],
+                    row["line_number"],
+                ):
+                    return line["price"] * row["quantity"]
+        return Decimal(0)
+
     def age(self, day: date) -> int:
         return (self.day - day).days
 
@@ -272,14 +285,6 @@ class Knowledge:
         own_orders = {order["order_id"]: order for order in self.by_customer[key]}
         returns = [r for r in self.rows["returns"] if r["order_id"] in own_orders]
         recent_returns = [r for r in returns if age(r["occurred_date"]) < 365]
-
-        def refund(row: Row) -> Decimal:
-            if row["amount"] is not None:
-                return money(row["amount"])
-            for line in own_orders[row["order_id"]]["lines"]:
-                if line["line_number"] == row["line_number"]:
-                    return line["price"] * row["quantity"]
-            return Decimal(0)
 
         coupons = self.of("coupons", key)
         delivered = [
@@ -383,7 +388,7 @@ class Knowledge:
                 mean_amount(recent) - mean_amount(before) if recent and before else None
             ),
             "return_count_365d": len(recent_returns),
-            "return_amount_365d": sum(map(refund, recent_returns), Decimal(0)),
+            "return_amount_365d": sum(map(self.refund, recent_returns), Decimal(0)),
             "return_rate_365d": (
                 len({r["order_id"] for r in returns} & {o["order_id"] for o in year}) / len(year)
                 if year
@@ -484,7 +489,7 @@ class Knowledge:
     def consents(self, key: str) -> dict[str, bool]:
         """Return whether each channel may be used at the end of the day, addresses apart."""
         answer = {}
-        for channel in ("email", "sms", "phone", "post"):
+        for channel in ("email", "sms", "phone", "post", "push", "ads"):
             records = [
                 c
                 for c in self.rows["consents"]

@@ -170,6 +170,9 @@ def test_status(pair: tuple[World, dict[str, pd.DataFrame]], day: date) -> None:
             "has_sms_consent": consents["sms"] and bool(person.get("has_phone")),
             "has_phone_consent": consents["phone"] and bool(person.get("has_phone")),
             "has_post_consent": consents["post"],
+            "has_push_consent": consents["push"],
+            "has_ads_consent": consents["ads"]
+            and bool(person.get("has_email") or person.get("has_phone")),
             "ticket_count_30d": len(known.of("support_tickets", str(key), 30)),
             "low_rating_count_90d": sum(
                 r["rating"] <= 2 for r in known.of("reviews", str(key), 90)
@@ -293,7 +296,13 @@ def test_changes_add_up_to_the_state_of_every_day(dbt: Dbt) -> None:
     days = [first + timedelta(days=i) for i in range(160)]
     marts = dbt.run(world, snapshot_dates=[day.isoformat() for day in days])
     for day in (days[20], days[77], days[140]):
-        known = {o["order_id"]: o for o in Knowledge(world, day).orders}
+        then = Knowledge(world, day)
+        known = {o["order_id"]: o for o in then.orders}
+        returned = {o: Decimal(0) for o in known}
+        for row in then.rows["returns"]:
+            if row["order_id"] in returned:
+                returned[row["order_id"]] += then.refund(row)
+        assert max(returned.values()) > 0
         orders = marts["orders"]
         latest = orders[orders["snapshot_date"] <= day].drop_duplicates("order_id", keep="last")
         latest = latest.set_index("order_id")
@@ -311,6 +320,7 @@ def test_changes_add_up_to_the_state_of_every_day(dbt: Dbt) -> None:
                 "revenue_amount": order["revenue"],
                 "margin_amount": order["margin"],
                 "is_margin_known": order["margin"] is not None,
+                "returned_amount": returned[str(order_id)],
             }
             assert_row(row, expected, f"{order_id} on {day}")
             assert pd.notna(row["delivered_at"]) == (order["delivered_day"] is not None)

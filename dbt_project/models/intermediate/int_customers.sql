@@ -38,7 +38,7 @@ consents as (
         spine.snapshot_date,
         consents.customer_key,
         -- Consent runs until its expiry: still valid at the end of the day if that lies on a later one.
-        {%- for channel in ['email', 'sms', 'phone', 'post'] %}
+        {%- for channel in ['email', 'sms', 'phone', 'post', 'push', 'ads'] %}
         max(case when consents.channel = '{{ channel }}' then
             case when consents.status = 'granted' and coalesce(consents.expires_date > spine.snapshot_date, true) then 1 else 0 end
         end) = 1 as has_{{ channel }}_consent{{ '' if loop.last else ',' }}
@@ -60,7 +60,11 @@ select
     and coalesce(customers.has_phone, false) as has_sms_consent,
     coalesce(consents.has_phone_consent, {{ is_consent_assumed() }})
     and coalesce(customers.has_phone, false) as has_phone_consent,
-    coalesce(consents.has_post_consent, {{ is_consent_assumed() }}) as has_post_consent
+    coalesce(consents.has_post_consent, {{ is_consent_assumed() }}) as has_post_consent,
+    coalesce(consents.has_push_consent, {{ is_consent_assumed() }}) as has_push_consent,
+    -- An audience of an advertiser is made of hashed addresses or phone numbers.
+    coalesce(consents.has_ads_consent, {{ is_consent_assumed() }})
+    and (coalesce(customers.has_email, false) or coalesce(customers.has_phone, false)) as has_ads_consent
 from known_customers
 left join {{ ref('stg_customers') }} as customers
     on

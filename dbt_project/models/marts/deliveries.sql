@@ -11,6 +11,7 @@ select
     deliveries.channel,
     deliveries.sent_at,
     deliveries.sent_date,
+    deliveries.status,
     case when deliveries.opened_date <= spine.snapshot_date then deliveries.opened_at end as opened_at,
     case when deliveries.clicked_date <= spine.snapshot_date then deliveries.clicked_at end as clicked_at,
     {{ amount('deliveries.cost_amount') }} as cost_amount

@@ -7,6 +7,7 @@ select
     customer_key,
     channel,
     sent_at,
+    status,
     occurred_date as sent_date,
     opened_at,
     {{ shop_date('opened_at') }} as opened_date,
