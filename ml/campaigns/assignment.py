@@ -1,7 +1,7 @@
 """Who is in which arm: salted SHA-256 for the first assignment, the ledger for ever after.
 
-What belongs here: the hash, the order holdout -> layer -> coverage -> arm, new ledger rows. What
-does not: who is eligible (eligibility.py), where the ledger lies.
+What belongs here: the hash (in SQL, too), the order holdout -> layer -> coverage -> arm, new ledger
+rows. What does not: who is eligible (eligibility.py), where the ledger lies.
 
 u = (first 8 bytes of SHA-256("ab/v1" US key US unit), big-endian, >> 11) / 2^53, where US is the
 unit separator 0x1f, which no key may contain. Each stage has a key (salt) of its own, so the stages
@@ -15,13 +15,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from ml.campaigns.definition import Campaign, refuse_changed
+from ml.campaigns.strata import COLUMNS as STRATA
+from ml.campaigns.strata import UNKNOWN
 
 SEPARATOR = "\x1f"
 NAMESPACE = "ab/v1"
@@ -38,6 +40,11 @@ LEDGER_COLUMNS = [
     "propensity",
     "config_sha256",
     "snapshot_date",
+    "campaign_version",
+    "layer",
+    "is_control",
+    "window_end_date",
+    *STRATA,
 ]
 
 
@@ -49,9 +56,7 @@ def uniforms(
     Raises ValueError where a key contains the separator: ("a", "b US c") and ("a US b", "c")
     would otherwise be one.
     """
-    if SEPARATOR in namespace or SEPARATOR in experiment_key:
-        raise ValueError("namespace and experiment key must not contain the separator 0x1f")
-    prefix = hashlib.sha256((namespace + SEPARATOR + experiment_key + SEPARATOR).encode())
+    prefix = hashlib.sha256(_prefix(experiment_key, namespace).encode())
     heads = bytearray()
     for unit in units:
         if SEPARATOR in unit:
@@ -62,9 +67,31 @@ def uniforms(
     return (np.frombuffer(bytes(heads), dtype=">u8") >> np.uint64(11)) / 2.0**53
 
 
+def uniform_sql(experiment_key: str, unit: str, namespace: str = NAMESPACE) -> str:
+    """The same number as a SQL expression of DuckDB over the column `unit`.
+
+    For whoever wants to draw, or to check a draw, where the data lie. Raises ValueError where the
+    key contains the separator; that no unit does is up to the caller.
+    """
+    prefix = _prefix(experiment_key, namespace).replace("'", "''")
+    first_8_bytes = f"('0x' || substr(sha256('{prefix}' || {unit}), 1, 16))::ubigint"
+    return f"(({first_8_bytes} >> 11) / {2**53}::double)"
+
+
+def _prefix(experiment_key: str, namespace: str) -> str:
+    if SEPARATOR in namespace or SEPARATOR in experiment_key:
+        raise ValueError("namespace and experiment key must not contain the separator 0x1f")
+    return f"{namespace}{SEPARATOR}{experiment_key}{SEPARATOR}"
+
+
 def holdout_key(day: date) -> str:
     """Salt of the global holdout: constant within a calendar quarter, new in the next."""
     return f"__holdout__:{day.year}q{(day.month - 1) // 3 + 1}"
+
+
+def coverage_key(campaign: Campaign) -> str:
+    """Salt of the share of the eligible who take part."""
+    return f"{campaign.id}:coverage"
 
 
 def in_global_holdout(
@@ -87,7 +114,7 @@ def randomise(campaign: Campaign, customer_keys: Iterable[str], day: date) -> pd
             "customer_key": pd.Series(keys, dtype="str"),
             "u_holdout": uniforms(holdout_key(day), keys),
             "u_layer": uniforms(f"__layer__:{campaign.layer.name}", keys),
-            "u_coverage": uniforms(f"{campaign.id}:coverage", keys),
+            "u_coverage": uniforms(coverage_key(campaign), keys),
             "u_arm": uniforms(campaign.id, keys),
         }
     )
@@ -125,22 +152,34 @@ def assign(
     day: date,
     ledger: pd.DataFrame,
     *,
+    strata: pd.DataFrame | None = None,
     closed: bool = False,
 ) -> pd.DataFrame:
     """New ledger rows for the eligible customers; none on a closed day or outside the campaign.
 
     `ledger` holds all rows so far, of all campaigns. A customer who is in it keeps the arm: no row
-    is returned for them, whatever the weights say today. `propensity` is the probability of the
-    arm given enrolment. Raises CampaignError where the campaign has changed since it started.
+    is returned for them, whatever the weights say today. `strata` (indexed by customer_key, columns
+    `strata.COLUMNS`) is written down as it stands on the day. `propensity` is the probability of
+    the arm given enrolment. Raises CampaignError where the campaign has changed since it started.
     """
     refuse_changed(campaign, ledger)
     if closed or not campaign.assigns_on(day) or is_closed(campaign, day, ledger):
         return empty_ledger()
-    enrolled = set(ledger.loc[ledger["campaign_id"] == campaign.id, "customer_key"])
-    drawn = randomise(campaign, set(customer_keys) - enrolled, day)
+    enrolled = ledger.loc[ledger["campaign_id"] == campaign.id, "customer_key"]
+    drawn = randomise(campaign, set(customer_keys).difference(enrolled), day)
+    return ledger_rows(campaign, drawn, day, strata)
+
+
+def ledger_rows(
+    campaign: Campaign, drawn: pd.DataFrame, day: date, strata: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """The ledger rows of those among `drawn` (see `randomise`) who got an arm."""
     rows = drawn[drawn["arm"].notna()].reset_index(drop=True)
     if rows.empty:
         return empty_ledger()
+    for name in STRATA:
+        known = None if strata is None else rows["customer_key"].map(strata[name])
+        rows[name] = UNKNOWN if known is None else known.astype("object").fillna(UNKNOWN)
     return rows.assign(
         assigned_date=day,
         campaign_id=campaign.id,
@@ -148,6 +187,10 @@ def assign(
         propensity=rows["arm"].map(campaign.weights).astype("float64"),
         config_sha256=campaign.config_sha256,
         snapshot_date=day,
+        campaign_version=campaign.version,
+        layer=campaign.layer.name,
+        is_control=(rows["arm"] == campaign.control_arm).astype("object"),
+        window_end_date=day + timedelta(days=campaign.outcome.window_days),
     )[LEDGER_COLUMNS]
 
 

@@ -1,4 +1,4 @@
-"""The cohort of a campaign on one day: target -> eligibility -> top N -> randomisation.
+"""The cohort of a campaign on one day: audience -> eligibility -> limits -> randomisation.
 
 What belongs here: the composition, and the reason for each customer who was left out. What does
 not: the rules (eligibility.py), the hash (assignment.py).
@@ -6,14 +6,25 @@ not: the rules (eligibility.py), the hash (assignment.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from datetime import date
 
+import numpy as np
 import pandas as pd
 
-from ml.campaigns.assignment import assign, empty_ledger, is_closed, randomise
+from ml.campaigns.assignment import (
+    coverage_key,
+    empty_ledger,
+    is_closed,
+    ledger_rows,
+    randomise,
+    uniforms,
+)
+from ml.campaigns.audience import meets
 from ml.campaigns.definition import Campaign, refuse_changed
 from ml.campaigns.eligibility import first_exclusion
+from ml.campaigns.strata import SOURCES as STRATA_SOURCES
+from ml.campaigns.strata import strata
 
 COHORT_COLUMNS = [
     "snapshot_date",
@@ -29,29 +40,30 @@ COHORT_COLUMNS = [
 def build_cohort(
     campaign: Campaign,
     status: pd.DataFrame,
-    scores: pd.DataFrame,
-    segments: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
     ledger: pd.DataFrame,
     day: date,
-    campaigns: Sequence[Campaign] = (),
     *,
+    suppressed: Collection[str] = (),
     closed: bool = False,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """New ledger rows, and the cohort: one row per targeted customer with arm or reason.
+    """New ledger rows, and the cohort: one row per customer of the audience with arm or reason.
 
-    `status`, `scores` and `segments` are the published partitions of `day`; `ledger` holds all
-    rows so far; `campaigns` all campaigns of the shop (for the layer). Both frames are empty on a
-    day on which the campaign assigns nobody. Reasons, in order: already_assigned (on an earlier
-    day), the rules of eligibility, beyond_top_n, global_holdout, outside_layer_share,
-    outside_coverage, day_closed (the day had been assigned before this customer qualified). The
-    top N are counted before the holdout is taken out, so the held-out are comparable.
+    `status` (customer_status) and `tables` (more of what is published of customers, by name) are
+    partitions of `day`; the fields that the audience asks for and the strata are looked up in this
+    order. `ledger` holds all rows so far; `suppressed` the customers whom nobody may contact. Both
+    results are empty on a day on which the campaign assigns nobody. Reasons, in order:
+    already_assigned (on an earlier day), the rules of eligibility, beyond_limit, beyond_budget,
+    global_holdout, outside_layer_share, outside_coverage, day_closed (the day had been assigned
+    before this customer qualified). Limits are counted before the holdout is taken out, so the
+    held-out are comparable.
 
     Whoever the ledger enrolled on `day` stands in the cohort with that arm, whatever the data say
     now. Raises CampaignError where the campaign has changed since it started, ValueError where a
-    frame is of another day.
+    frame is of another day, or no frame has a field.
     """
     refuse_changed(campaign, ledger)
-    for name, frame in (("status", status), ("scores", scores), ("segments", segments)):
+    for name, frame in {"customer_status": status, **tables}.items():
         if "snapshot_date" in frame and not _all_on(frame["snapshot_date"], day):
             raise ValueError(f"campaign {campaign.id}: {name} is not the partition of {day}")
     if not campaign.assigns_on(day):
@@ -60,16 +72,19 @@ def build_cohort(
     own = ledger[ledger["campaign_id"] == campaign.id].set_index("customer_key")
     today = own[own["assigned_date"] == day]
     before = own[own["assigned_date"] < day]
-    targeted = _targeted(campaign, status, scores, segments)
-    reason = first_exclusion(campaign, targeted, day, ledger, campaigns)
+    targeted = _targeted(campaign, status, tables)
+    reason = first_exclusion(campaign, targeted, day, ledger, suppressed)
     reason[reason.index.isin(before.index)] = "already_assigned"
-    _limit_to_top_n(campaign, targeted, reason)
+    _limit(campaign, targeted, reason, enrolled=len(before))
 
     eligible = list(reason.index[reason.isna()])
-    drawn = randomise(campaign, eligible, day).set_index("customer_key")
-    reason.loc[drawn.index] = drawn["exclusion_reason"]
-    closed = closed or is_closed(campaign, day, ledger)
-    new = assign(campaign, eligible, day, ledger, closed=closed)
+    drawn = randomise(campaign, eligible, day)
+    reason.loc[drawn["customer_key"]] = drawn["exclusion_reason"].to_numpy()
+    if closed or is_closed(campaign, day, ledger):
+        new = empty_ledger()
+    else:
+        frozen = strata(targeted).set_axis(targeted["customer_key"], axis="index")
+        new = ledger_rows(campaign, drawn, day, frozen)
     enrolled = (
         pd.concat([today, new.set_index("customer_key")])
         if len(today)
@@ -102,45 +117,46 @@ def empty_cohort() -> pd.DataFrame:
 
 
 def _targeted(
-    campaign: Campaign, status: pd.DataFrame, scores: pd.DataFrame, segments: pd.DataFrame
+    campaign: Campaign, status: pd.DataFrame, tables: Mapping[str, pd.DataFrame]
 ) -> pd.DataFrame:
-    target = campaign.target
-    frame = status.merge(
-        scores[["customer_key", "churn_probability", "risk_band", "margin_at_risk_amount"]],
-        on="customer_key",
-        how="left",
-        validate="one_to_one",
-    ).merge(
-        segments[["customer_key", "rfm_segment", "cluster_name"]],
-        on="customer_key",
-        how="left",
-        validate="one_to_one",
-    )
-    keep = pd.Series(True, index=frame.index)
-    for column, allowed in (
-        ("lifecycle", target.lifecycles),
-        ("rfm_segment", target.rfm_segments),
-        ("cluster_name", target.cluster_names),
-        ("risk_band", target.risk_bands),
-    ):
-        if allowed:
-            keep &= frame[column].isin(allowed)
-    probability = frame["churn_probability"].astype("float64")
-    if target.needs_score:
-        keep &= probability.notna()
-    if target.min_churn_probability is not None:
-        keep &= probability >= target.min_churn_probability
+    """The status of the audience, beside the fields it asks for, sorted by customer_key."""
+    frame = status
+    for table in tables.values():
+        wanted = [*sorted(campaign.fields), *STRATA_SOURCES]
+        new = [name for name in wanted if name in table and name not in frame]
+        if new:
+            frame = frame.merge(
+                table[["customer_key", *new]], on="customer_key", how="left", validate="one_to_one"
+            )
+    if unknown := sorted(campaign.fields - set(frame.columns)):
+        raise ValueError(f"campaign {campaign.id}: no published table has {', '.join(unknown)}")
+    keep = meets(campaign.audience, frame)
+    if campaign.limit is not None:
+        keep &= frame[campaign.limit.field].notna()
     return frame[keep].sort_values("customer_key").reset_index(drop=True)
 
 
-def _limit_to_top_n(campaign: Campaign, targeted: pd.DataFrame, reason: pd.Series) -> None:
-    n = campaign.target.top_n_by_margin_at_risk
-    if n is None:
+def _limit(campaign: Campaign, targeted: pd.DataFrame, reason: pd.Series, enrolled: int) -> None:
+    """Mark who is beyond the limit of the file, then who is beyond what the budget still pays for.
+
+    First come those with the greatest value of the limit's field; without one the hash of the
+    coverage decides, which knows nothing of arms.
+    """
+    limit, affordable = campaign.limit, campaign.affordable_customers
+    if limit is None and affordable is None:
         return
-    margin = targeted.set_index("customer_key")["margin_at_risk_amount"].astype("float64")
-    left = margin[reason.isna()].rename("margin").reset_index()
-    order = left.sort_values(["margin", "customer_key"], ascending=[False, True])
-    reason.loc[order["customer_key"].iloc[n:]] = "beyond_top_n"
+    left = targeted[reason.isna().to_numpy()]
+    keys = left["customer_key"]
+    if limit is not None:
+        value = left[limit.field].astype("float64")
+    else:
+        value = pd.Series(-uniforms(coverage_key(campaign), keys), index=left.index)
+    order = keys.iloc[np.lexsort((keys, -value.to_numpy()))]
+    if limit is not None:
+        reason.loc[order.iloc[limit.customers :]] = "beyond_limit"
+        order = order.iloc[: limit.customers]
+    if affordable is not None:
+        reason.loc[order.iloc[max(0, affordable - enrolled) :]] = "beyond_budget"
 
 
 def _all_on(dates: pd.Series, day: date) -> bool:

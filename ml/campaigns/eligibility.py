@@ -1,13 +1,13 @@
 """Who may take part at all: rules on what was known at the end of the day, before randomisation.
 
-What belongs here: the rules, their order, the first reason. What does not: the target (cohorts.py)
-and anything that knows an arm. The same rules hold for control and treatment, which is what keeps
-the arms comparable.
+What belongs here: the rules, their order, the first reason. What does not: the audience
+(cohorts.py) and anything that knows an arm. The same rules hold for control and treatment, which is
+what keeps the arms comparable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date, timedelta
 from typing import get_args
 
@@ -24,35 +24,40 @@ def first_exclusion(
     status: pd.DataFrame,
     day: date,
     ledger: pd.DataFrame,
-    campaigns: Sequence[Campaign] = (),
+    suppressed: Collection[str] = (),
 ) -> pd.Series:
     """The first rule that excludes each customer, or null; indexed by customer_key.
 
-    `status` is customer_status of `day`. Order of the rules: no_consent, business_account,
-    complaint (a ticket open, or opened in 30 days), low_rating (two stars or less in 90 days),
-    undelivered_order, open_return (a return in 30 days), recent_order (an order in the last
-    `recent_order_days` days), contact_cap, in_other_campaign (a campaign of the same layer whose
-    outcome window is still open for the customer). Unknown consent is no consent.
+    `status` is customer_status of `day`; `suppressed` holds the customers whom nobody may contact
+    on that day; `ledger` all assignments so far, of all campaigns. Order of the rules: no_consent
+    (to none of the channels), suppressed (on the list), business_account, complaint (a ticket open,
+    or opened in 30 days), low_rating (two stars or less in 90 days), undelivered_order, open_return
+    (a return in 30 days), recent_order (an order in the last `recent_order_days` days), contact_cap
+    (messages of 7 and of 30 days, see `planned_contacts`), in_other_campaign (a campaign of the
+    same layer whose outcome window is still open for the customer), wash_out (closed less than
+    `washout_days` ago). Unknown consent is no consent.
     """
+    rules = campaign.eligibility
+    keys = status["customer_key"]
+    held, washing = in_layer(campaign, day, ledger)
     fired: dict[Rule, pd.Series] = {
-        "no_consent": ~has_consent(campaign.channel, status),
+        "no_consent": reachable_by(campaign.channels, status).isna(),
+        "suppressed": keys.isin(list(suppressed)),
         "business_account": status["account_type"].eq("business"),
         "complaint": _count(status, "open_ticket_count") + _count(status, "ticket_count_30d") > 0,
         "low_rating": _count(status, "low_rating_count_90d") > 0,
         "undelivered_order": _count(status, "undelivered_order_count") > 0,
         "open_return": _count(status, "return_count_30d") > 0,
-        "recent_order": status["days_since_last_order"].astype("float64")
-        < campaign.eligibility.recent_order_days,
-        "contact_cap": (_count(status, "contact_count_7d") >= campaign.eligibility.max_contacts_7d)
-        | (_count(status, "contact_count_30d") >= campaign.eligibility.max_contacts_30d),
-        "in_other_campaign": status["customer_key"].isin(
-            in_layer(campaign, day, ledger, campaigns)
-        ),
+        "recent_order": status["days_since_last_order"].astype("float64") < rules.recent_order_days,
+        "contact_cap": (_contacts(campaign, status, day, ledger, 7) >= rules.max_contacts_7d)
+        | (_contacts(campaign, status, day, ledger, 30) >= rules.max_contacts_30d),
+        "in_other_campaign": keys.isin(held),
+        "wash_out": keys.isin(washing),
     }
-    applied = [rule for rule in RULES if campaign.eligibility.applies(rule)]
+    applied = [rule for rule in RULES if rules.applies(rule)]
     masks = [fired[rule].fillna(False).to_numpy(dtype=bool) for rule in applied]
     reason = np.select(masks, applied, default="") if len(status) else np.array([], dtype=str)
-    named = pd.Series(reason, index=status["customer_key"], dtype="object", name="exclusion_reason")
+    named = pd.Series(reason, index=keys, dtype="object", name="exclusion_reason")
     return named.where(named != "", None)
 
 
@@ -61,26 +66,71 @@ def has_consent(channel: str, status: pd.DataFrame) -> pd.Series:
     return status[f"has_{channel}_consent"].fillna(False).astype(bool)
 
 
-def in_layer(
-    campaign: Campaign, day: date, ledger: pd.DataFrame, campaigns: Sequence[Campaign]
-) -> set[str]:
-    """Customers whom another campaign of the same layer holds on `day`, control included.
+def reachable_by(channels: Sequence[str], status: pd.DataFrame) -> pd.Series:
+    """The first of `channels` that each row's customer consents to, or null."""
+    found = pd.Series(None, index=status.index, dtype="object")
+    for channel in channels:
+        found = found.mask(found.isna() & has_consent(channel, status), channel)
+    return found
 
-    Of two campaigns that start on one day the one with the smaller id goes first, so a rerun sees
+
+def in_layer(campaign: Campaign, day: date, ledger: pd.DataFrame) -> tuple[set[str], set[str]]:
+    """Customers whom another campaign of the same layer holds on `day`, and those it just let go.
+
+    Both hold the control included. The first: the window is still open; the second: it closed less
+    than the wash-out ago.
+    """
+    rows = _before(campaign, day, ledger)
+    rows = rows[rows["layer"] == campaign.layer.name]
+    ends = rows["window_end_date"]
+    # Window (assigned, assigned + w]: a customer is free again after its last day.
+    is_open = ends >= day
+    lingers = ~is_open & (ends >= day - timedelta(days=campaign.eligibility.washout_days))
+    return set(rows.loc[is_open, "customer_key"]), set(rows.loc[lingers, "customer_key"])
+
+
+def planned_contacts(
+    campaign: Campaign, status: pd.DataFrame, day: date, ledger: pd.DataFrame, days: int
+) -> pd.Series:
+    """Assignments by other campaigns in the last `days` days that no message accounts for yet.
+
+    Who is assigned on a day is contacted on the next, and the shop tells of it later still: without
+    this, two campaigns would both see nobody contacted. Who has had any message since is counted by
+    the messages. A control counts as if contacted: otherwise the next campaign would fill up with
+    the controls of this one, and treat them.
+    """
+    rows = _before(campaign, day, ledger)
+    rows = rows[rows["assigned_date"] >= day - timedelta(days=days)]
+    if rows.empty:
+        return pd.Series(0.0, index=status.index)
+    keys = status["customer_key"]
+    is_control = rows["is_control"].fillna(False).astype(bool)
+    controls = keys.map(rows.loc[is_control, "customer_key"].value_counts()).fillna(0.0)
+    treated = rows[~is_control].groupby("customer_key")["assigned_date"]
+    newest = pd.to_datetime(keys.map(treated.max()))
+    told = pd.to_datetime(status["last_contact_date"]) > newest
+    pending = keys.map(treated.size()).fillna(0.0).mask(told, 0.0)
+    return (controls + pending).astype("float64")
+
+
+def _contacts(
+    campaign: Campaign, status: pd.DataFrame, day: date, ledger: pd.DataFrame, days: int
+) -> pd.Series:
+    known = _count(status, f"contact_count_{days}d")
+    return known + planned_contacts(campaign, status, day, ledger, days)
+
+
+def _before(campaign: Campaign, day: date, ledger: pd.DataFrame) -> pd.DataFrame:
+    """The rows of other campaigns that stood when this one drew on `day`.
+
+    Of two campaigns that draw on one day the one with the smaller id goes first, so a rerun sees
     what the first run saw: rows of later days, and of the same day's later campaigns, do not count.
     """
-    held: set[str] = set()
-    for other in campaigns:
-        if other.id == campaign.id or other.layer.name != campaign.layer.name:
-            continue
-        rows = ledger[ledger["campaign_id"] == other.id]
-        earlier = rows["assigned_date"] < day
-        if other.id < campaign.id:
-            earlier |= rows["assigned_date"] == day
-        # Window (assigned, assigned + w]: a customer is free again after its last day.
-        still_open = rows["assigned_date"] >= day - timedelta(days=other.outcome.window_days)
-        held.update(rows.loc[earlier & still_open, "customer_key"])
-    return held
+    other = ledger["campaign_id"] != campaign.id
+    earlier = (ledger["assigned_date"] < day) | (
+        (ledger["assigned_date"] == day) & (ledger["campaign_id"] < campaign.id)
+    )
+    return ledger[other & earlier]
 
 
 def _count(status: pd.DataFrame, column: str) -> pd.Series:

@@ -1,11 +1,11 @@
-"""The cohort as files for the e-mail tool: minimal, consented, approved, safe in a spreadsheet.
+"""The cohort as files for the tool of each channel: minimal, consented, approved, safe to open.
 
-What belongs here: who is really handed over, and the bytes. What does not: where the bytes go, how
-identities are looked up.
+What belongs here: who is really handed over, by which channel, and the bytes. What does not: where
+the bytes go, how identities are looked up.
 
 CSV follows RFC 4180 and OWASP ASVS 5.0, 1.2.10: a text cell that a spreadsheet could take for a
-formula gets a leading apostrophe. Numbers stay numbers. Parquet is typed and carries the text as it
-is.
+formula gets a leading apostrophe. Numbers stay numbers. Parquet and NDJSON are typed and carry the
+text as it is.
 """
 
 from __future__ import annotations
@@ -13,18 +13,29 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
+from typing import get_args
 
 import pandas as pd
 
+from ml.campaigns.addresses import Field, hashed, normalise
 from ml.campaigns.assignment import in_global_holdout
 from ml.campaigns.definition import Campaign
 from ml.campaigns.eligibility import has_consent
 
-# Which identity each channel needs. For post the shop's own tool knows the address.
-_ADDRESS = {"email": "email", "sms": "phone", "phone": "phone", "post": None}
+# Which identity each channel needs. For push and post the shop's own tool knows the address; an
+# audience of an advertiser is made of hashes, and of nothing that names a person.
+_ADDRESS: Mapping[str, tuple[Field, ...]] = {
+    "email": ("email",),
+    "sms": ("phone",),
+    "phone": ("phone",),
+    "push": (),
+    "post": (),
+    "ads": ("email", "phone"),
+}
 
 _FORMULA_START = frozenset("=+-@|%＝＋－＠")
 _CONTROL_START = frozenset("\t\r\n\0")
@@ -45,6 +56,7 @@ class DryRun:
     campaign_id: str
     export_date: date
     rows_per_arm: dict[str, int]
+    rows_per_channel: dict[str, int]
     dropped: dict[str, int]
     token: str
 
@@ -56,13 +68,16 @@ class DryRun:
 
 @dataclass(frozen=True)
 class Export:
-    """Two files with the same rows, and what went into them."""
+    """One frame per channel, as its tool gets it, and what went into them.
 
-    csv: bytes
-    parquet: bytes
+    `cohort` has the customer_key, channel and arm of each row, channel by channel in the order of
+    the frames: for the record, and not for a tool.
+    """
+
+    frames: dict[str, pd.DataFrame]
+    cohort: pd.DataFrame
     dry_run: DryRun
     approver: str
-    customer_keys: tuple[str, ...]  # of the rows, for the record; not in the files
 
 
 def dry_run(
@@ -72,9 +87,12 @@ def dry_run(
     status: pd.DataFrame,
     export_date: date,
     handed_over: Collection[str] = (),
+    suppressed: Collection[str] = (),
 ) -> DryRun:
     """Count what `export_cohort` would hand over with the same arguments."""
-    return _select(campaign, cohort, identities, status, export_date, handed_over)[1]
+    return _select(
+        campaign, cohort, identities, status, export_date, handed_over, suppressed
+    ).dry_run
 
 
 def export_cohort(
@@ -84,18 +102,21 @@ def export_cohort(
     status: pd.DataFrame,
     export_date: date,
     handed_over: Collection[str] = (),
+    suppressed: Collection[str] = (),
     *,
     approver: str,
     token: str,
 ) -> Export:
-    """The files for the e-mail tool: the treated arms of a cohort, never the control.
+    """The frames for the tools: the treated arms of a cohort, never the control.
 
     `cohort` is campaign_cohorts of the assignment day; `identities` has customer_key, customer_id,
     email, phone of the vault; `status` is customer_status of `export_date`: consent is judged
-    again there, and a customer unknown to it, or drawn into that quarter's holdout, is dropped
-    (they stay in their arm for the outcome). `handed_over`: keys of earlier exports; neither they
-    nor another account with the address of one of them is handed over again. Columns: customer_id,
-    the channel's address, campaign_id, arm, play, offer.
+    again there, and a customer unknown to it, `suppressed`, or drawn into that quarter's holdout,
+    is dropped (they stay in their arm for the outcome). Each customer is reached by the first of
+    the campaign's channels that they consent to and have an address for. `handed_over`: keys of
+    earlier exports; neither they nor another account with the address of one of them is handed over
+    again. Columns: customer_id, the channel's address, campaign_id, arm, play, offer; for ads
+    email_sha256, phone_sha256, campaign_id, arm.
 
     Raises ExportRefusedError unless `approver` is the campaign's approver and `token` is that of
     a dry run with the same selection.
@@ -104,13 +125,13 @@ def export_cohort(
         raise ExportRefusedError(
             f"campaign {campaign.id} is approved by {campaign.approver}, not by {approver!r}"
         )
-    frame, counts, keys = _select(campaign, cohort, identities, status, export_date, handed_over)
-    if token != counts.token:
+    found = _select(campaign, cohort, identities, status, export_date, handed_over, suppressed)
+    if token != found.dry_run.token:
         raise ExportRefusedError(
             f"campaign {campaign.id}: the token is not that of a dry run of this selection "
-            f"({counts.rows} customers on {export_date}); make a dry run first"
+            f"({found.dry_run.rows} customers on {export_date}); make a dry run first"
         )
-    return Export(csv_bytes(frame), parquet_bytes(frame), counts, campaign.approver, keys)
+    return found
 
 
 def _select(
@@ -120,21 +141,19 @@ def _select(
     status: pd.DataFrame,
     export_date: date,
     handed_over: Collection[str],
-) -> tuple[pd.DataFrame, DryRun, tuple[str, ...]]:
+    suppressed: Collection[str],
+) -> Export:
     if set(cohort["campaign_id"]) - {campaign.id}:
         raise ValueError(f"the cohort holds other campaigns than {campaign.id}")
-    if "snapshot_date" in status and set(pd.to_datetime(status["snapshot_date"]).dt.date) - {
-        export_date
-    }:
+    if not (pd.to_datetime(status["snapshot_date"]).dt.date == export_date).all():
         raise ValueError(f"consent must be judged on {export_date}: status is of another day")
-    treated = cohort[cohort["arm"].notna() & (cohort["arm"] != campaign.control_arm)]
+    treated = cohort["arm"].notna() & (cohort["arm"] != campaign.control_arm)
     frame = (
-        treated[["customer_key", "arm"]]
+        cohort.loc[treated, ["customer_key", "arm"]]
         .merge(identities, on="customer_key", how="left", validate="one_to_one")
         .sort_values("customer_key")
         .reset_index(drop=True)
     )
-    consented = set(status.loc[has_consent(campaign.channel, status), "customer_key"])
     dropped: dict[str, int] = {}
 
     def drop(mask: pd.Series, reason: str) -> None:
@@ -145,29 +164,90 @@ def _select(
     before = frame[frame["customer_key"].isin(list(handed_over))]
     drop(frame["customer_key"].isin(before["customer_key"]), "already_exported")
     drop(frame["customer_id"].isna(), "no_identity")
-    drop(~frame["customer_key"].isin(consented), "no_consent")
+    drop(frame["customer_key"].isin(list(suppressed)), "suppressed")
+    allowed: dict[str, pd.Series] = {
+        channel: frame["customer_key"].isin(
+            status.loc[has_consent(channel, status), "customer_key"]
+        )
+        for channel in campaign.channels
+    }
+    unreached = ~pd.DataFrame(allowed).any(axis=1)
+    frame["channel"] = _channels(campaign, frame, allowed)
+    drop(unreached, "no_consent")
     held_out = in_global_holdout(frame["customer_key"], export_date, campaign.global_holdout)
     drop(pd.Series(held_out, index=frame.index), "global_holdout")
-    columns = ["customer_id", "campaign_id", "arm", "play", "offer"]
-    if (address := _ADDRESS[campaign.channel]) is not None:
-        text = frame[address].fillna("").astype(str).str.strip()
-        drop(text.eq(""), "no_address")
-        # One person with two accounts gets one message.
-        plain = frame[address].astype(str).str.strip().str.casefold()
-        taken = set(before[address].dropna().astype(str).str.strip().str.casefold())
-        drop(plain.duplicated() | plain.isin(taken), "duplicate_address")
-        columns.insert(1, address)
+    drop(frame["channel"].isna(), "no_address")
+    # One person with two accounts gets one message.
+    drop(_is_double(frame, before), "duplicate_address")
+
     frame["campaign_id"] = campaign.id
     for field in ("play", "offer"):
         values: Mapping[str, str] = {arm.name: getattr(arm, field) for arm in campaign.arms}
         frame[field] = frame["arm"].map(values)
+    frames: dict[str, pd.DataFrame] = {
+        channel: _columns_of(channel, rows.reset_index(drop=True))
+        for channel in campaign.channels
+        if len(rows := frame[frame["channel"] == channel])
+    }
+    rows_of = pd.concat(
+        [frame.loc[frame["channel"] == c, ["customer_key", "channel", "arm"]] for c in frames]
+        or [frame.loc[[], ["customer_key", "channel", "arm"]]],
+        ignore_index=True,
+    )
     names = [arm.name for arm in campaign.arms if arm.name != campaign.control_arm]
-    rows = {name: int(frame["arm"].eq(name).sum()) for name in names}
-    keys = [f"{key}={arm}" for key, arm in zip(frame["customer_key"], frame["arm"], strict=True)]
-    content = "\n".join([campaign.config_sha256, export_date.isoformat(), *keys])
+    per_arm = {name: int(frame["arm"].eq(name).sum()) for name in names}
+    per_channel = {channel: len(rows) for channel, rows in frames.items()}
+    lines = [
+        f"{key}={arm}={channel}"
+        for key, channel, arm in rows_of.sort_values("customer_key").itertuples(index=False)
+    ]
+    content = "\n".join([campaign.config_sha256, export_date.isoformat(), *lines])
     token = hashlib.sha256(content.encode()).hexdigest()[:16]
-    found = DryRun(campaign.id, export_date, rows, dropped, token)
-    return frame[columns], found, tuple(frame["customer_key"])
+    counts = DryRun(campaign.id, export_date, per_arm, per_channel, dropped, token)
+    return Export(frames, rows_of, counts, campaign.approver)
+
+
+def _channels(
+    campaign: Campaign, frame: pd.DataFrame, allowed: Mapping[str, pd.Series]
+) -> pd.Series:
+    """The first channel that each row's customer consents to and has an address for, or null."""
+    found = pd.Series(None, index=frame.index, dtype="object")
+    for channel in campaign.channels:
+        fields = _ADDRESS[channel]
+        is_there = pd.Series(not fields, index=frame.index)
+        for field in fields:
+            is_there |= _addresses(channel, field, frame).ne("")
+        found = found.mask(found.isna() & allowed[channel] & is_there, channel)
+    return found
+
+
+def _addresses(channel: str, field: Field, frame: pd.DataFrame) -> pd.Series:
+    """The addresses as the channel's tool gets them compared; empty where there is none."""
+    write = hashed if channel == "ads" else normalise
+    given = frame[field].fillna("").astype(str)
+    return given.map(lambda text: write(field, text)).astype("object")
+
+
+def _is_double(frame: pd.DataFrame, before: pd.DataFrame) -> pd.Series:
+    """Whether an address stands in an earlier row, or was handed over before."""
+    double = pd.Series(False, index=frame.index)
+    for field in get_args(Field):
+        used_by = [channel for channel, fields in _ADDRESS.items() if field in fields]
+        plain, known = (
+            rows[field].fillna("").astype(str).map(lambda text, of=field: normalise(of, text))
+            for rows in (frame, before)
+        )
+        asked = frame["channel"].isin(used_by) & plain.ne("")
+        double |= asked & (plain.where(asked).duplicated() | plain.isin(set(known) - {""}))
+    return double
+
+
+def _columns_of(channel: str, rows: pd.DataFrame) -> pd.DataFrame:
+    if channel == "ads":
+        for field in _ADDRESS[channel]:
+            rows[f"{field}_sha256"] = _addresses(channel, field, rows)
+        return rows[["email_sha256", "phone_sha256", "campaign_id", "arm"]]
+    return rows[["customer_id", *_ADDRESS[channel], "campaign_id", "arm", "play", "offer"]]
 
 
 def csv_bytes(frame: pd.DataFrame) -> bytes:
@@ -190,6 +270,15 @@ def parquet_bytes(frame: pd.DataFrame) -> bytes:
         pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(), sink
     )
     return sink.getvalue().to_pybytes()
+
+
+def ndjson_bytes(frame: pd.DataFrame) -> bytes:
+    """One JSON object a row and line, UTF-8, keys in the order of the columns."""
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+FORMATS = {"csv": csv_bytes, "parquet": parquet_bytes, "ndjson": ndjson_bytes}
 
 
 def guard(text: str) -> str:

@@ -5,28 +5,28 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from ml.campaigns.definition import Campaign, parse_campaign
+from ml.campaigns.definition import Campaign, Channel, parse_campaign
 
 DAY = date(2025, 5, 1)
 DOCUMENT: dict[str, Any] = {
     "id": "winback_1",
     "name": "Win back",
-    "description": "Does a reminder bring customers back?",
+    "objective": "Does a reminder bring customers back?",
     "approver": "Ada Lovelace",
     "start_date": DAY,
-    "channel": "email",
+    "channels": ["email"],
     "arms": [
         {"name": "control", "weight": 0.5, "play": "none"},
         {"name": "reminder", "weight": 0.5, "play": "reminder", "offer": "We miss you"},
     ],
     "control_arm": "control",
-    "target": {"risk_bands": ["high", "medium"]},
+    "audience": [{"field": "risk_band", "operator": "in", "value": ["high", "medium"]}],
     "global_holdout": 0.05,
     "outcome": {
         "window_days": 30,
@@ -47,6 +47,11 @@ def campaign(**changes: Any) -> Campaign:
     return parse_campaign(yaml.safe_dump(document(**changes)), "winback.yaml")
 
 
+def conditions(*of: tuple[str, str, Any]) -> list[dict[str, Any]]:
+    """An audience of (field, operator, value)."""
+    return [dict(zip(("field", "operator", "value"), each, strict=True)) for each in of]
+
+
 def keys(n: int, prefix: str = "") -> list[str]:
     """Customer keys as the platform makes them: 32 hex characters."""
     return [hashlib.sha256(f"{prefix}{i}".encode()).hexdigest()[:32] for i in range(n)]
@@ -61,8 +66,8 @@ class Shop:
     segments: pd.DataFrame
 
     @property
-    def frames(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-        return self.status, self.scores, self.segments
+    def frames(self) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+        return self.status, {"churn_scores": self.scores, "customer_segments": self.segments}
 
 
 def make_shop(n: int = 1_000, day: date = DAY, seed: int = 1) -> Shop:
@@ -84,7 +89,7 @@ def make_shop(n: int = 1_000, day: date = DAY, seed: int = 1) -> Shop:
             "contact_count_7d": 0,
             "contact_count_30d": 0,
             "last_contact_date": None,
-            **{f"has_{channel}_consent": True for channel in ("email", "sms", "phone", "post")},
+            **{f"has_{channel}_consent": True for channel in get_args(Channel)},
         }
     )
     probability = rng.random(n).round(6)
@@ -107,6 +112,7 @@ def make_shop(n: int = 1_000, day: date = DAY, seed: int = 1) -> Shop:
             "customer_key": customers,
             "rfm_segment": rng.choice(["At risk", "Lost", "Loyal"], n),
             "cluster_name": "recent frequent high spenders",
+            "monetary_score": rng.integers(1, 6, n),
         }
     )
     return Shop(status, scores, segments)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from small_shop import DAY, campaign, keys
+from small_shop import DAY, campaign, keys, make_shop
 
 from ml.campaigns.assignment import (
     LEDGER_COLUMNS,
@@ -26,8 +26,10 @@ from ml.campaigns.assignment import (
     in_global_holdout,
     is_closed,
     randomise,
+    uniform_sql,
     uniforms,
 )
+from ml.campaigns.cohorts import build_cohort
 
 GOLDEN = {
     ("camp_2025_01", "cust_000001"): 0.09965274700675986,
@@ -50,12 +52,13 @@ def test_golden_vectors() -> None:
 
 
 def test_the_hash_is_the_same_in_sql_and_in_another_process() -> None:
-    query = (
-        "select (('0x' || substr(sha256('ab/v1' || chr(31) || ? || chr(31) || ?), 1, 16))::ubigint"
-        " >> 11) / 9007199254740992.0::double"
-    )
     for (key, unit), expected in GOLDEN.items():
-        assert duckdb.execute(query, [key, unit]).fetchall()[0][0] == expected
+        query = f"select {uniform_sql(key, 'unit')} from (select ? as unit)"
+        assert duckdb.execute(query, [unit]).fetchall()[0][0] == expected
+    units = pd.DataFrame({"unit": [*keys(2_000), "kunde@beispiel.test", "客户-1-ü", "it's"]})
+    for key in ("camp", "it's", holdout_key(DAY), "camp:coverage"):
+        found = duckdb.sql(f"select {uniform_sql(key, 'unit')} as u from units").df()["u"]
+        assert (found == uniforms(key, units["unit"])).all()
     script = (
         "from ml.campaigns.assignment import uniforms; print(repr(float(uniforms('k', ['u'])[0])))"
     )
@@ -74,6 +77,9 @@ def test_the_hash_is_the_same_in_sql_and_in_another_process() -> None:
 def test_the_separator_is_refused_in_keys(key: str, unit: str) -> None:
     with pytest.raises(ValueError, match="separator"):
         uniforms(key, [unit])
+    if "\x1f" in key:
+        with pytest.raises(ValueError, match="separator"):
+            uniform_sql(key, "unit")
 
 
 @settings(max_examples=50, deadline=None)
@@ -158,6 +164,10 @@ def test_ledger_rows_say_how_they_came_about() -> None:
     assert set(ledger["config_sha256"]) == {definition.config_sha256}
     assert ((ledger["u_arm"] < 0.5) == (ledger["arm"] == "control")).all()
     assert (ledger["u_holdout"] >= definition.global_holdout).all()
+    assert (ledger["is_control"] == (ledger["arm"] == "control")).all()
+    assert set(ledger["window_end_date"]) == {DAY + timedelta(days=30)}
+    assert set(ledger["layer"]) == {"default"}
+    assert set(ledger["value_tier"]) == {"unknown"}, "no strata were given"
     counts = ledger["arm"].value_counts()
     assert stats.chisquare(counts.to_numpy()).pvalue > 0.001
 
@@ -231,6 +241,40 @@ def test_order_and_company_do_not_matter(order: list[int], cut: int) -> None:
     some = [customers[i] for i in order[:cut]]
     part = randomise(campaign(), some, DAY).set_index("customer_key")
     assert part.equals(whole.loc[sorted(some)])
+
+
+def test_a_new_version_is_a_new_randomisation() -> None:
+    customers = keys(2_000)
+    first = assign(campaign(), customers, DAY, empty_ledger())
+    again = campaign(version=2)
+    second = assign(again, customers, DAY, first)
+    assert set(second["campaign_id"]) == {"winback_1_v2"}
+    assert set(second["campaign_version"]) == {2}
+    arms = first.merge(second, on="customer_key")
+    assert len(arms) == len(first) == len(second), "of the first version nobody is moved"
+    assert (
+        _independence(
+            (arms["arm_x"] == "control").to_numpy(), (arms["arm_y"] == "control").to_numpy()
+        )
+        > 0.001
+    )
+
+
+def test_nobody_is_in_two_campaigns_of_one_layer_whatever_the_order() -> None:
+    shop = make_shop(300)
+    names = ["c", "a", "b"]
+    ledger, taken = empty_ledger(), []
+    for name in names:
+        new, _ = build_cohort(campaign(id=name, coverage=0.4), *shop.frames, ledger, DAY)
+        ledger = pd.concat([ledger, new], ignore_index=True)
+        taken.append(set(new["customer_key"]))
+    # `c` drew first, but yields to the smaller id on a rerun; so the smaller does not see it.
+    assert taken[1].isdisjoint(taken[2])
+    in_order = empty_ledger()
+    for name in sorted(names):
+        new, _ = build_cohort(campaign(id=name, coverage=0.4), *shop.frames, in_order, DAY)
+        in_order = pd.concat([in_order, new], ignore_index=True)
+    assert in_order["customer_key"].is_unique
 
 
 def test_arms_follow_their_weights_and_have_edges_half_open() -> None:

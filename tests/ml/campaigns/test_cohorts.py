@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from small_shop import DAY, Shop, campaign, keys, make_shop
+from small_shop import DAY, Shop, campaign, conditions, keys, make_shop
 
 from ml.campaigns.assignment import empty_ledger
 from ml.campaigns.cohorts import COHORT_COLUMNS, build_cohort
-from ml.campaigns.definition import CampaignError
+from ml.campaigns.definition import ALWAYS_ON, Campaign, CampaignError
 from ml.campaigns.eligibility import RULES, first_exclusion
 
 # What makes each rule fire, on a customer whom no rule excludes.
 FIRES: dict[str, dict[str, Any]] = {
     "no_consent": {"has_email_consent": False},
+    "suppressed": {"customer_key": "ff" * 16},
     "business_account": {"account_type": "business"},
     "complaint": {"open_ticket_count": 1},
     "low_rating": {"low_rating_count_90d": 1},
@@ -31,14 +32,16 @@ FIRES: dict[str, dict[str, Any]] = {
 
 def _excluded(changes: dict[str, Any], **fields: Any) -> str | None:
     status = make_shop(1).status.assign(**changes)
-    return first_exclusion(campaign(**fields), status, DAY, empty_ledger()).iloc[0]
+    return first_exclusion(
+        campaign(**fields), status, DAY, empty_ledger(), suppressed=["ff" * 16]
+    ).iloc[0]
 
 
 @pytest.mark.parametrize("rule", FIRES)
 def test_each_rule_fires_and_can_be_turned_off_with_a_reason(rule: str) -> None:
     assert _excluded({}) is None
     assert _excluded(FIRES[rule]) == rule
-    if rule != "no_consent":
+    if rule not in ALWAYS_ON:
         off = {"turned_off": [{"rule": rule, "reason": "Stated for this test only"}]}
         assert _excluded(FIRES[rule], eligibility=off) is None
 
@@ -48,7 +51,7 @@ def test_the_first_reason_is_given_in_the_documented_order() -> None:
     for rule in reversed(list(FIRES)):
         applied |= FIRES[rule]
         assert _excluded(applied) == rule
-    assert list(FIRES) == [rule for rule in RULES if rule != "in_other_campaign"]
+    assert list(FIRES) == [rule for rule in RULES if rule not in ("in_other_campaign", "wash_out")]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +73,8 @@ def test_edges_and_unknowns(changes: dict[str, Any], expected: str | None) -> No
 
 def test_consent_is_that_of_the_campaigns_channel() -> None:
     assert _excluded({"has_sms_consent": False}) is None
-    assert _excluded({"has_sms_consent": False}, channel="sms") == "no_consent"
+    assert _excluded({"has_sms_consent": False}, channels=["sms"]) == "no_consent"
+    assert _excluded({"has_sms_consent": False}, channels=["sms", "email"]) is None
 
 
 def test_the_cohort_accounts_for_every_targeted_customer(shop: Shop) -> None:
@@ -87,56 +91,101 @@ def test_the_cohort_accounts_for_every_targeted_customer(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "query"),
+    ("audience", "query"),
     [
-        ({}, "customer_key != ''"),
-        ({"rfm_segments": ["At risk", "Lost"]}, "rfm_segment in ['At risk', 'Lost']"),
-        ({"risk_bands": ["high"]}, "risk_band == 'high'"),
-        ({"min_churn_probability": 0.8}, "churn_probability >= 0.8"),
-        ({"lifecycles": ["dormant"]}, "customer_key == ''"),
-        ({"cluster_names": ["nobody"]}, "customer_key == ''"),
+        ([], "customer_key != ''"),
+        ([("rfm_segment", "in", ["At risk", "Lost"])], "rfm_segment in ['At risk', 'Lost']"),
+        ([("risk_band", "=", "high")], "risk_band == 'high'"),
+        ([("churn_probability", ">=", 0.8)], "churn_probability >= 0.8"),
+        ([("lifecycle", "!=", "active")], "customer_key == ''"),
+        (
+            [("churn_probability", "<", 0.5), ("rfm_segment", "not in", ["Lost"])],
+            "churn_probability < 0.5 and rfm_segment != 'Lost'",
+        ),
     ],
 )
-def test_targets(target: dict[str, Any], query: str, shop: Shop) -> None:
-    _, cohort = build_cohort(campaign(target=target), *shop.frames, empty_ledger(), DAY)
+def test_audiences(audience: list[tuple[str, str, Any]], query: str, shop: Shop) -> None:
+    _, cohort = build_cohort(
+        campaign(audience=conditions(*audience)), *shop.frames, empty_ledger(), DAY
+    )
     everybody = shop.scores.merge(shop.segments, on="customer_key")
     assert set(cohort["customer_key"]) == set(everybody.query(query)["customer_key"])
 
 
+def test_a_field_that_no_table_has_is_refused(shop: Shop) -> None:
+    with pytest.raises(ValueError, match="no published table has shoe_size"):
+        build_cohort(
+            campaign(audience=conditions(("shoe_size", ">", 40))),
+            *shop.frames,
+            empty_ledger(),
+            DAY,
+        )
+
+
 def test_customers_without_a_score_are_reached_only_where_no_score_is_asked_for() -> None:
     shop = make_shop(100)
-    scores = shop.scores.iloc[:60]
-    for target, n in (({}, 100), ({"min_churn_probability": 0.0}, 60)):
-        frames = (shop.status, scores, shop.segments)
-        _, cohort = build_cohort(campaign(target=target), *frames, empty_ledger(), DAY)
+    tables = {"churn_scores": shop.scores.iloc[:60], "customer_segments": shop.segments}
+    for fields, n in (
+        ({"audience": []}, 100),
+        ({"audience": conditions(("churn_probability", ">=", 0.0))}, 60),
+        ({"audience": [], "limit": {"field": "margin_at_risk_amount", "customers": 100}}, 60),
+    ):
+        _, cohort = build_cohort(campaign(**fields), shop.status, tables, empty_ledger(), DAY)
         assert len(cohort) == n
 
 
-def test_top_n_counts_the_eligible_and_breaks_ties_by_key() -> None:
+def _limited(**fields: Any) -> Campaign:
+    return campaign(audience=[], global_holdout=0.0, **fields)
+
+
+def test_the_limit_counts_the_eligible_and_breaks_ties_by_key() -> None:
     shop = make_shop(200)
     shop.scores["margin_at_risk_amount"] = pd.Series([Decimal("5.0000")] * 200)
     shop.status.loc[:49, "account_type"] = "business"
-    definition = campaign(target={"top_n_by_margin_at_risk": 60}, global_holdout=0.0)
+    definition = _limited(limit={"field": "margin_at_risk_amount", "customers": 60})
     _, cohort = build_cohort(definition, *shop.frames, empty_ledger(), DAY)
     private = sorted(shop.status.loc[50:, "customer_key"])
     assert list(cohort.loc[cohort["is_eligible"], "customer_key"]) == private[:60]
-    assert (cohort["exclusion_reason"] == "beyond_top_n").sum() == 90
+    assert (cohort["exclusion_reason"] == "beyond_limit").sum() == 90
 
 
-def test_the_holdout_is_taken_out_of_the_top_n(shop: Shop) -> None:
-    definition = campaign(target={"top_n_by_margin_at_risk": 300}, global_holdout=0.2)
+def test_the_holdout_is_taken_out_of_the_limited(shop: Shop) -> None:
+    definition = campaign(
+        limit={"field": "margin_at_risk_amount", "customers": 300}, global_holdout=0.2
+    )
     _, cohort = build_cohort(definition, *shop.frames, empty_ledger(), DAY)
     held = (cohort["exclusion_reason"] == "global_holdout").sum()
     assert held > 30
     assert cohort["is_eligible"].sum() == 300 - held
 
 
+def test_the_budget_pays_for_so_many_on_all_days_together() -> None:
+    # Half are contacted for 0.1 each: 0.05 a customer.
+    definition = _limited(budget_amount=3, end_date=DAY + timedelta(days=1))
+    assert definition.affordable_customers == 60
+    shop = make_shop(100)
+    first, cohort = build_cohort(definition, *shop.frames, empty_ledger(), DAY)
+    assert (len(first), (cohort["exclusion_reason"] == "beyond_budget").sum()) == (60, 40)
+    tomorrow = make_shop(100, DAY + timedelta(days=1))
+    second, cohort = build_cohort(definition, *tomorrow.frames, first, DAY + timedelta(days=1))
+    assert second.empty
+    assert (cohort["exclusion_reason"] == "beyond_budget").sum() == 40
+    # Who is left out is chosen by a draw that knows nothing of the arms.
+    assert 15 < first["is_control"].sum() < 45
+    richer, _ = build_cohort(
+        _limited(budget_amount=4, end_date=DAY + timedelta(days=1)),
+        *shop.frames,
+        empty_ledger(),
+        DAY,
+    )
+    assert set(first["customer_key"]) < set(richer["customer_key"])
+
+
 def test_a_rerun_gives_the_same_cohort_and_no_new_row(shop: Shop) -> None:
     new, cohort = build_cohort(campaign(), *shop.frames, empty_ledger(), DAY)
-    status, scores, segments = (frame.sample(frac=1, random_state=3) for frame in shop.frames)
-    again, same = build_cohort(
-        campaign(), status, scores, segments, new.sample(frac=1, random_state=4), DAY
-    )
+    for name, frame in vars(shop).items():
+        setattr(shop, name, frame.sample(frac=1, random_state=3))
+    again, same = build_cohort(campaign(), *shop.frames, new.sample(frac=1, random_state=4), DAY)
     assert again.empty
     pd.testing.assert_frame_equal(same, cohort)
 
@@ -168,7 +217,7 @@ def test_swapping_the_arms_labels_changes_no_eligibility(shop: Shop) -> None:
 
 def test_eligibility_does_not_predict_the_arm(shop: Shop) -> None:
     # What a covariate knows of the arm after assignment is what suppression leaked.
-    new, _ = build_cohort(campaign(target={}), *shop.frames, empty_ledger(), DAY)
+    new, _ = build_cohort(campaign(audience=[]), *shop.frames, empty_ledger(), DAY)
     merged = new.merge(shop.scores, on="customer_key")
     by_arm = merged.groupby("arm")["churn_probability"]
     difference = by_arm.mean().diff().iloc[-1]
@@ -178,32 +227,93 @@ def test_eligibility_does_not_predict_the_arm(shop: Shop) -> None:
 def test_campaigns_of_one_layer_share_no_customer_and_reruns_agree(shop: Shop) -> None:
     window = {"window_days": 10, "primary_metric": "retained", "minimum_effects": {"retained": 1}}
     a, b = campaign(id="a", coverage=0.5, outcome=window), campaign(id="b", outcome=window)
-    new_a, cohort_a = build_cohort(a, *shop.frames, empty_ledger(), DAY, [a, b])
-    new_b, cohort_b = build_cohort(b, *shop.frames, new_a, DAY, [a, b])
+    new_a, cohort_a = build_cohort(a, *shop.frames, empty_ledger(), DAY)
+    new_b, cohort_b = build_cohort(b, *shop.frames, new_a, DAY)
     assert set(new_a["customer_key"]).isdisjoint(new_b["customer_key"])
     assert (cohort_b["exclusion_reason"] == "in_other_campaign").sum() == len(new_a)
     both = pd.concat([new_a, new_b])
     for definition, before in ((a, cohort_a), (b, cohort_b)):
-        again, after = build_cohort(definition, *shop.frames, both, DAY, [a, b])
+        again, after = build_cohort(definition, *shop.frames, both, DAY)
         assert again.empty
         pd.testing.assert_frame_equal(after, before)
 
 
 @pytest.mark.parametrize(
-    ("days", "layer", "held"), [(10, "x", True), (11, "x", False), (1, "y", False)]
+    ("days", "layer", "reason"),
+    [
+        (10, "x", "in_other_campaign"),
+        (11, "x", "wash_out"),
+        (13, "x", "wash_out"),
+        (14, "x", None),
+        (1, "y", None),
+    ],
 )
-def test_a_customer_is_free_again_after_the_window(days: int, layer: str, held: bool) -> None:
+def test_a_customer_is_free_again_after_the_window_and_the_wash_out(
+    days: int, layer: str, reason: str | None
+) -> None:
     window = {"window_days": 10, "primary_metric": "retained", "minimum_effects": {"retained": 1}}
-    a = campaign(id="a", outcome=window, layer={"name": "x"}, target={}, global_holdout=0.0)
-    new, _ = build_cohort(a, *make_shop(50).frames, empty_ledger(), DAY, [a])
+    a = campaign(id="a", outcome=window, layer={"name": "x"}, audience=[], global_holdout=0.0)
+    new, _ = build_cohort(a, *make_shop(50).frames, empty_ledger(), DAY)
     later = DAY + timedelta(days=days)
-    b = campaign(id="b", start_date=later, layer={"name": layer}, target={}, global_holdout=0.0)
-    _, cohort = build_cohort(b, *make_shop(50, later).frames, new, later, [a, b])
-    assert (cohort["exclusion_reason"] == "in_other_campaign").all() == held
+    b = campaign(
+        id="b",
+        start_date=later,
+        layer={"name": layer},
+        audience=[],
+        global_holdout=0.0,
+        eligibility={"washout_days": 3},
+    )
+    _, cohort = build_cohort(b, *make_shop(50, later).frames, new, later)
+    assert set(cohort["exclusion_reason"]) == {reason}
+
+
+def test_the_next_campaign_does_not_fill_up_with_the_controls_of_the_last() -> None:
+    shop = make_shop(400)
+    a = campaign(id="a", layer={"name": "x"}, audience=[], global_holdout=0.0)
+    new, _ = build_cohort(a, *shop.frames, empty_ledger(), DAY)
+    once = {"max_contacts_7d": 1}
+    b = campaign(id="b", layer={"name": "y"}, audience=[], global_holdout=0.0, eligibility=once)
+    # On the same day: nobody has been contacted yet, but everybody is about to be, or could be.
+    _, cohort = build_cohort(b, *shop.frames, new, DAY)
+    assert set(cohort["exclusion_reason"]) == {"contact_cap"}
+    # Two days later the shop has told of the messages; those of the treated count once.
+    later = DAY + timedelta(days=2)
+    shop = make_shop(400, later)
+    treated = set(new.loc[~new["is_control"].astype(bool), "customer_key"])
+    got = shop.status["customer_key"].isin(treated)
+    shop.status["contact_count_7d"] = got.astype(int)
+    shop.status["contact_count_30d"] = got.astype(int)
+    shop.status["last_contact_date"] = pd.Series(DAY + timedelta(days=1)).repeat(400).to_numpy()
+    shop.status.loc[~got, "last_contact_date"] = None
+    for cap, reason in ((1, "contact_cap"), (2, None)):
+        c = campaign(
+            id="c",
+            start_date=later,
+            layer={"name": "y"},
+            audience=[],
+            global_holdout=0.0,
+            eligibility={"max_contacts_7d": cap},
+        )
+        _, cohort = build_cohort(c, *shop.frames, new, later)
+        assert set(cohort["exclusion_reason"]) == {reason}, "alike for control and treated"
+
+
+def test_strata_are_frozen_at_assignment(shop: Shop) -> None:
+    shop.status.loc[:9, "account_type"] = "business"
+    off = {"turned_off": [{"rule": "business_account", "reason": "For wholesale, too"}]}
+    definition = campaign(audience=[], eligibility=off)
+    new, _ = build_cohort(definition, *shop.frames, empty_ledger(), DAY)
+    score = shop.segments.set_index("customer_key")["monetary_score"]
+    tier = new["customer_key"].map(score).map({1: "low", 2: "low", 3: "middle", 4: "middle"})
+    assert (new["value_tier"] == tier.fillna("high")).all()
+    assert new["account_type"].value_counts()["business"] <= 10
+    shop.segments["monetary_score"] = 1
+    again, _ = build_cohort(definition, *shop.frames, new, DAY)
+    assert again.empty, "who changes the stratum stays where they are"
 
 
 def test_several_days_of_enrolment(shop: Shop) -> None:
-    definition = campaign(end_date=DAY + timedelta(days=1), target={}, global_holdout=0.0)
+    definition = campaign(end_date=DAY + timedelta(days=1), audience=[], global_holdout=0.0)
     part = make_shop(1_000)
     part.status.loc[:499, "has_email_consent"] = False
     first, _ = build_cohort(definition, *part.frames, empty_ledger(), DAY)
@@ -228,19 +338,22 @@ def test_other_days_have_no_cohort(shop: Shop) -> None:
 
 def test_partitions_of_another_day_are_refused(shop: Shop) -> None:
     shop.scores["snapshot_date"] = date(2025, 4, 30)
-    with pytest.raises(ValueError, match="scores is not the partition of 2025-05-01"):
+    with pytest.raises(ValueError, match="churn_scores is not the partition of 2025-05-01"):
         build_cohort(campaign(), *shop.frames, empty_ledger(), DAY)
 
 
 def test_an_edited_campaign_is_refused_even_when_it_would_assign_nobody(shop: Shop) -> None:
     new, _ = build_cohort(campaign(), *shop.frames, empty_ledger(), DAY)
-    with pytest.raises(CampaignError, match="new campaign with a new id"):
-        build_cohort(campaign(name="Better"), *shop.frames, new, DAY)
+    with pytest.raises(CampaignError, match="make this a new version"):
+        build_cohort(campaign(coverage=0.9), *shop.frames, new, DAY)
+    again, _ = build_cohort(campaign(name="Better"), *shop.frames, new, DAY)
+    assert again.empty, "a name may be corrected"
 
 
 def test_an_empty_shop_has_an_empty_cohort(shop: Shop) -> None:
-    status, scores, segments = (frame.iloc[:0] for frame in shop.frames)
-    new, cohort = build_cohort(campaign(), status, scores, segments, empty_ledger(), DAY)
+    for name, frame in vars(shop).items():
+        setattr(shop, name, frame.iloc[:0])
+    new, cohort = build_cohort(campaign(), *shop.frames, empty_ledger(), DAY)
     assert new.empty
     assert cohort.empty
     assert keys(0) == []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 from datetime import date, timedelta
 from typing import Any
 
@@ -18,11 +20,14 @@ from small_shop import DAY, campaign, keys, make_shop
 from ml.campaigns.assignment import empty_ledger, in_global_holdout
 from ml.campaigns.cohorts import build_cohort
 from ml.campaigns.export import (
+    FORMATS,
     ExportRefusedError,
     csv_bytes,
     dry_run,
     export_cohort,
     guard,
+    ndjson_bytes,
+    parquet_bytes,
     unguard,
 )
 
@@ -105,7 +110,7 @@ def test_numbers_stay_numbers_and_missing_stays_empty() -> None:
 def arguments() -> dict[str, Any]:
     """The arguments of an export of 200 customers in a campaign without holdout."""
     shop = make_shop(200)
-    definition = campaign(target={}, global_holdout=0.0)
+    definition = campaign(audience=[], global_holdout=0.0)
     _, cohort = build_cohort(definition, *shop.frames, empty_ledger(), DAY)
     names = [f"C{i}" for i in range(200)]
     identities = pd.DataFrame(
@@ -129,12 +134,16 @@ def arguments() -> dict[str, Any]:
 def _export(arguments: dict[str, Any]) -> pd.DataFrame:
     token = dry_run(**arguments).token
     export = export_cohort(**arguments, approver="Ada Lovelace", token=token)
-    header, *rows = _read(export.csv)
-    assert len(rows) == export.dry_run.rows
-    table = pq.read_table(pa.BufferReader(export.parquet)).to_pandas()
-    assert list(table.columns) == header
-    assert [unguard(row[0]) for row in rows] == list(table["customer_id"])
-    return table
+    assert sum(map(len, export.frames.values())) == export.dry_run.rows == len(export.cohort)
+    for channel, frame in export.frames.items():
+        assert len(frame) == export.dry_run.rows_per_channel[channel]
+        header, *rows = _read(csv_bytes(frame))
+        table = pq.read_table(pa.BufferReader(parquet_bytes(frame))).to_pandas()
+        lines = [json.loads(line) for line in ndjson_bytes(frame).decode().splitlines()]
+        assert list(table.columns) == header == list(lines[0])
+        first = [unguard(row[0]) for row in rows]
+        assert first == list(table[header[0]]) == [line[header[0]] for line in lines]
+    return pd.concat(export.frames.values(), ignore_index=True)
 
 
 def test_the_files_hold_the_treated_and_minimal_columns(arguments: dict[str, Any]) -> None:
@@ -152,7 +161,8 @@ def test_the_same_selection_gives_the_same_bytes(arguments: dict[str, Any]) -> N
     for name in ("cohort", "identities", "status"):
         arguments[name] = arguments[name].sample(frac=1, random_state=1)
     second = export_cohort(**arguments, approver="ada lovelace ", token=token)
-    assert (first.csv, first.parquet) == (second.csv, second.parquet)
+    for write in FORMATS.values():
+        assert write(first.frames["email"]) == write(second.frames["email"])
 
 
 def test_a_dry_run_shows_counts_and_no_identity(arguments: dict[str, Any]) -> None:
@@ -182,10 +192,11 @@ def test_consent_is_judged_on_the_day_of_the_export(arguments: dict[str, Any]) -
 @given(st.lists(st.sampled_from([True, False, None]), min_size=60, max_size=60))
 def test_nobody_without_consent_ever_leaves(consents: list[bool | None]) -> None:
     shop = make_shop(60)
-    definition = campaign(target={}, global_holdout=0.0)
+    definition = campaign(audience=[], global_holdout=0.0)
     _, cohort = build_cohort(definition, *shop.frames, empty_ledger(), DAY)
     identities = pd.DataFrame({"customer_key": keys(60), "customer_id": keys(60)})
     identities["email"] = identities["customer_key"] + "@shop.test"
+    identities["phone"] = None
     status = shop.status.assign(has_email_consent=pd.Series(consents, dtype="object"))
     arguments = {
         "campaign": definition,
@@ -219,7 +230,7 @@ def test_who_has_no_identity_or_no_address_or_a_second_account_is_dropped(
 
 def test_the_holdout_of_the_export_day_is_never_contacted(arguments: dict[str, Any]) -> None:
     next_quarter = date(2025, 7, 1)
-    held = campaign(target={}, global_holdout=0.3)
+    held = campaign(audience=[], global_holdout=0.3)
     shop = make_shop(200)
     _, cohort = build_cohort(held, *shop.frames, empty_ledger(), DAY)
     arguments |= {
@@ -255,8 +266,8 @@ def test_neither_a_customer_nor_an_address_is_handed_over_twice(arguments: dict[
     )
     assert found.dropped["already_exported"] == 1
     assert found.dropped["duplicate_address"] == 1
-    assert not {treated[0], treated[2]} & set(files.customer_keys)
-    assert len(files.customer_keys) == found.rows > 0
+    assert not {treated[0], treated[2]} & set(files.cohort["customer_key"])
+    assert len(files.cohort) == found.rows > 0
 
 
 def test_an_export_needs_a_dry_run_of_this_very_selection(arguments: dict[str, Any]) -> None:
@@ -279,7 +290,68 @@ def test_a_cohort_of_another_campaign_is_refused(arguments: dict[str, Any]) -> N
 def test_each_channel_gets_its_own_address_only(
     arguments: dict[str, Any], channel: str, address: str | None
 ) -> None:
-    definition = campaign(target={}, global_holdout=0.0, channel=channel)
+    definition = campaign(audience=[], global_holdout=0.0, channels=[channel])
     arguments["campaign"] = definition
     columns = ["customer_id", *([address] if address else []), "campaign_id"]
     assert list(_export(arguments).columns)[: len(columns)] == columns
+
+
+def test_each_customer_is_reached_by_the_first_channel_that_works(
+    arguments: dict[str, Any],
+) -> None:
+    arguments["campaign"] = campaign(
+        audience=[], global_holdout=0.0, channels=["sms", "email", "post"]
+    )
+    treated = sorted(arguments["cohort"].query("arm == 'reminder'")["customer_key"])
+    identities = arguments["identities"].set_index("customer_key")
+    identities.loc[treated[0], "phone"] = None  # consents to sms, and has no number
+    identities.loc[treated[2], ["email", "phone"]] = None
+    arguments["identities"] = identities.reset_index()
+    status = arguments["status"].set_index("customer_key")
+    status.loc[treated[1], "has_sms_consent"] = False
+    status.loc[treated[3], ["has_sms_consent", "has_email_consent", "has_post_consent"]] = False
+    arguments["status"] = status.reset_index()
+    found = dry_run(**arguments)
+    assert found.rows_per_channel == {"sms": len(treated) - 4, "email": 2, "post": 1}
+    assert found.dropped["no_consent"] == 1
+    export = export_cohort(**arguments, approver="Ada Lovelace", token=found.token)
+    by_channel = export.cohort.groupby("channel")["customer_key"].agg(set)
+    assert by_channel["email"] == {treated[0], treated[1]}
+    assert by_channel["post"] == {treated[2]}
+    assert "phone" not in export.frames["email"]
+    assert "email" not in export.frames["sms"]
+
+
+def test_an_audience_of_an_advertiser_holds_hashes_and_nothing_else(
+    arguments: dict[str, Any],
+) -> None:
+    arguments["campaign"] = campaign(audience=[], global_holdout=0.0, channels=["ads"])
+    treated = sorted(arguments["cohort"].query("arm == 'reminder'")["customer_key"])
+    identities = arguments["identities"].set_index("customer_key")
+    identities.loc[treated[0], "email"] = " Ada@Shop.TEST "
+    identities.loc[treated[0], "phone"] = "0049 (30) 12-34"
+    identities.loc[treated[1], "email"] = None
+    identities.loc[treated[2], "email"] = None
+    identities.loc[treated[2], "phone"] = "030 1234"  # of no country: nothing to match by
+    arguments["identities"] = identities.reset_index()
+    table = _export(arguments)
+    assert list(table.columns) == ["email_sha256", "phone_sha256", "campaign_id", "arm"]
+    assert hashlib.sha256(b"ada@shop.test").hexdigest() in set(table["email_sha256"])
+    assert hashlib.sha256(b"+49301234").hexdigest() in set(table["phone_sha256"])
+    assert (table["email_sha256"] == "").sum() == 1
+    assert len(table) == len(treated) - 1
+    assert dry_run(**arguments).dropped["no_address"] == 1
+    for write in FORMATS.values():
+        assert b"shop.test" not in write(table).lower()
+
+
+def test_the_suppressed_are_dropped_whatever_they_consent_to(arguments: dict[str, Any]) -> None:
+    treated = sorted(arguments["cohort"].query("arm == 'reminder'")["customer_key"])
+    token = dry_run(**arguments).token
+    arguments["suppressed"] = treated[:3]
+    found = dry_run(**arguments)
+    assert found.dropped["suppressed"] == 3
+    with pytest.raises(ExportRefusedError, match="make a dry run first"):
+        export_cohort(**arguments, approver="Ada Lovelace", token=token)
+    export = export_cohort(**arguments, approver="Ada Lovelace", token=found.token)
+    assert set(export.cohort["customer_key"]) == set(treated[3:])

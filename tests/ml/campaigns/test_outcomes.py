@@ -185,7 +185,7 @@ def test_bad_input_is_refused() -> None:
         measure(definition, pd.concat([ledger, ledger]), _orders([]), END)
     with pytest.raises(ValueError, match="orders have no margin"):
         measure(definition, ledger, _orders(_some(ledger, "control", 0.1), margin_amount=None), END)
-    with pytest.raises(CampaignError, match="changed after it started"):
+    with pytest.raises(CampaignError, match="after customers were assigned"):
         measure(campaign(outcome=OUTCOME, coverage=0.9), ledger, _orders([]), END)
     assert measure(campaign(id="unstarted"), ledger, _orders([]), END).empty
 
