@@ -1,7 +1,7 @@
 """The list of customers to talk to today: by margin at risk, with a play and a channel.
 
-What belongs here: who may be on the list, its order, the rule that suggests a play. What does not:
-probabilities and margins (they come with the scores), randomisation (campaigns/).
+What belongs here: who may be on the list, and its order. What does not: probabilities and margins
+(they come with the scores), what to do (plays.py), randomisation (campaigns/).
 """
 
 from __future__ import annotations
@@ -13,16 +13,8 @@ import numpy as np
 import pandas as pd
 
 from ml.frames import join_customers
+from ml.plays import Plays, suggest
 
-CHANNELS = ("email", "sms", "phone", "post")
-# In order of preference. A service message in writing is better than none when the customer does
-# not want to be called; a personal call is a call or nothing.
-PLAY_CHANNELS = {
-    "service_call": ("phone", "email", "sms", "post"),
-    "personal_call": ("phone",),
-    "coupon": ("email", "sms", "post"),
-    "reminder": ("email", "sms", "post"),
-}
 COLUMNS = [
     "snapshot_date",
     "customer_key",
@@ -39,20 +31,9 @@ COLUMNS = [
     "account_type",
     "rfm_segment",
 ]
-# What decides a play and its channel.
-_PLAYED_BY = [
-    "open_ticket_count",
-    "low_rating_count_90d",
-    "undelivered_order_count",
-    "account_type",
-    "is_top_margin",
-    "is_discount_sensitive",
-    "reason_1",
-    "days_since_last_order",
-    *(f"has_{channel}_consent" for channel in CHANNELS),
-]
 TOP_MARGIN_QUANTILE = 0.95
-DISCOUNT_SENSITIVE_RATE = 0.5
+# What the rules may ask for that no published table has.
+OWN_FIELDS = {"is_top_margin": "boolean"}
 
 
 def at_risk_list(
@@ -60,6 +41,7 @@ def at_risk_list(
     status: pd.DataFrame,
     segments: pd.DataFrame,
     previous_list: pd.DataFrame | None,
+    plays: Plays,
     *,
     capacity: int = 500,
     cooldown_days: int = 7,
@@ -69,19 +51,13 @@ def at_risk_list(
     """The at-risk list of one day, at most `capacity` rows, ordered by priority (1 = first).
 
     `scores`, `status`, `segments` are published partitions of one day D; `previous_list` is the
-    last list published before D; `features` (customer_features of D) tells who buys on discount,
-    and without it no coupon is suggested.
+    last list published before D; `features` has what else the rules of `plays` ask for.
 
-    On the list: customers in one of `risk_bands`, with margin at risk above zero, who consent to
-    some channel, and whom nobody contacted in the last `cooldown_days` days. Order: margin at risk,
-    then probability (both falling), then customer_key.
-
-    Suggested play, the first that applies and has a permitted channel:
-      1. service_call: a ticket is open, a rating of two stars or less in 90 days, or an order
-         undelivered;
-      2. personal_call: a business account, or an expected margin in the top 5 % of all scored;
-      3. coupon: half of the customer's orders in a year were discounted;
-      4. reminder; by phone (personal_call) where the customer permits nothing else.
+    On the list: customers in one of `risk_bands`, with margin at risk above zero, for whom `plays`
+    has a play on a channel that they consent to, and whom nobody contacted in the last
+    `cooldown_days` days. Order: margin at risk, then probability (both falling), then customer_key.
+    A rule may ask for any column of these frames, and for `is_top_margin`: an expected margin in
+    the top 5 % of all scored.
 
     `days_on_list` counts from the day on which the customer came on the list, 1 for the first;
     a customer who was not on the previous list is new. Raises ValueError where the frames are not
@@ -102,16 +78,16 @@ def at_risk_list(
         scores.assign(is_top_margin=(margin >= top_margin) & (margin > 0), at_risk=at_risk)[asked],
         status.drop(columns="snapshot_date", errors="ignore"),
     )
-    frame = join_customers(frame, segments[["customer_key", "rfm_segment"]], how="left")
-    frame["is_discount_sensitive"] = _discount_sensitive(frame["customer_key"], features)
-
-    consents = [f"has_{channel}_consent" for channel in CHANNELS]
-    # Unknown consent is no consent.
-    frame[consents] = frame[consents].fillna(False).astype(bool)
+    frame = join_customers(frame, segments.drop(columns="snapshot_date"), how="left")
+    if features is not None:
+        new = [name for name in features if name == "customer_key" or name not in frame]
+        frame = join_customers(frame, features[new], how="left")
     contacted = pd.to_datetime(frame["last_contact_date"])
     resting = contacted > pd.Timestamp(day - timedelta(days=cooldown_days))
+    frame = frame[~resting].reset_index(drop=True)
+    suggested = suggest(plays, frame)
     frame = (
-        frame[frame[consents].any(axis=1) & ~resting]
+        frame.join(suggested)[suggested["suggested_play"].notna()]
         .sort_values(
             ["at_risk", "churn_probability", "customer_key"], ascending=[False, False, True]
         )
@@ -120,52 +96,15 @@ def at_risk_list(
     )
     frame["snapshot_date"] = day
     frame["priority"] = np.arange(1, len(frame) + 1, dtype=np.int64)
-    plays = [_play(row) for row in frame[_PLAYED_BY].to_dict("records")]
-    frame["suggested_play"] = pd.Series([play for play, _, _ in plays], dtype="object")
-    frame["contact_channel"] = pd.Series([channel for _, channel, _ in plays], dtype="object")
-    frame["main_reason"] = pd.Series([reason for _, _, reason in plays], dtype="object")
+    told = frame["reason_1"].where(frame["reason_1"].fillna("").ne(""))
+    silent = [f"no order for {int(days)} days" for days in frame["days_since_last_order"]]
+    frame["main_reason"] = (
+        frame["reason"].fillna(told).fillna(pd.Series(silent, dtype="object")).astype("object")
+    )
     days = _days_before(frame["customer_key"], previous_list, day)
     frame["is_new"] = days.eq(0)
     frame["days_on_list"] = days + 1
     return frame[COLUMNS]
-
-
-def _play(row: dict) -> tuple[str, str, str]:
-    """(play, channel, reason) of one customer."""
-    trouble = _trouble(row)
-    wanted = []
-    if trouble:
-        wanted.append("service_call")
-    if row["account_type"] == "business" or row["is_top_margin"]:
-        wanted.append("personal_call")
-    if row["is_discount_sensitive"]:
-        wanted.append("coupon")
-    reason = trouble or row["reason_1"]
-    if not isinstance(reason, str) or not reason:
-        reason = f"no order for {int(row['days_since_last_order'])} days"
-    for play in (*wanted, "reminder", "personal_call"):
-        for channel in PLAY_CHANNELS[play]:
-            if row[f"has_{channel}_consent"]:
-                return play, channel, reason
-    raise AssertionError("a customer without a permitted channel came on the list")
-
-
-def _trouble(row: dict) -> str | None:
-    for column, words in (
-        ("open_ticket_count", "support ticket open"),
-        ("low_rating_count_90d", "low rating given"),
-        ("undelivered_order_count", "order not delivered"),
-    ):
-        if pd.notna(row[column]) and row[column] > 0:
-            return words
-    return None
-
-
-def _discount_sensitive(keys: pd.Series, features: pd.DataFrame | None) -> pd.Series:
-    if features is None:
-        return pd.Series(False, index=keys.index)
-    rate = features.set_index("customer_key")["discounted_order_rate_365d"].astype("float64")
-    return keys.map(rate).ge(DISCOUNT_SENSITIVE_RATE)
 
 
 def _days_before(keys: pd.Series, previous: pd.DataFrame | None, day: date) -> pd.Series:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ml.at_risk import COLUMNS, PLAY_CHANNELS, at_risk_list
+from ml.at_risk import COLUMNS, at_risk_list
+from ml.plays import PlayError, Plays, parse_plays
 
+DEFAULT = Path(__file__).parents[2] / "orchestration/defs/scores/default_plays.yaml"
+PLAYS = parse_plays(DEFAULT.read_text(encoding="utf-8"), DEFAULT.name)
 DAY = date(2025, 5, 1)
 CONSENTS = ["has_email_consent", "has_sms_consent", "has_phone_consent", "has_post_consent"]
 Frames = dict[str, pd.DataFrame]
@@ -50,8 +54,25 @@ def _frames(n: int = 40, day: date = DAY, **status: Any) -> Frames:
     }
 
 
-def _list(frames: Frames, previous: pd.DataFrame | None = None, **options: Any) -> pd.DataFrame:
-    return at_risk_list(frames["scores"], frames["status"], frames["segments"], previous, **options)
+def _list(
+    frames: Frames,
+    previous: pd.DataFrame | None = None,
+    *,
+    plays: Plays = PLAYS,
+    features: pd.DataFrame | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    if features is None:
+        features = frames["status"][["customer_key"]].assign(discounted_order_rate_365d=0.0)
+    return at_risk_list(
+        frames["scores"],
+        frames["status"],
+        frames["segments"],
+        previous,
+        plays,
+        features=features,
+        **options,
+    )
 
 
 def test_the_most_margin_comes_first_and_capacity_cuts() -> None:
@@ -136,7 +157,7 @@ def test_every_play_goes_over_a_permitted_channel() -> None:
     table = _list(frames).merge(frames["status"], on="customer_key")
     for row in table.to_dict("records"):
         assert row[f"has_{row['contact_channel']}_consent"]
-        assert row["contact_channel"] in PLAY_CHANNELS[row["suggested_play"]]
+        assert row["contact_channel"] in PLAYS.channels[row["suggested_play"]]
     assert len(table) == np.logical_or.reduce(list(consents.values())).sum()
 
 
@@ -180,3 +201,62 @@ def test_an_empty_day_is_an_empty_list() -> None:
     table = _list(frames | {"scores": frames["scores"].iloc[:0]})
     assert table.empty
     assert list(table.columns) == COLUMNS
+
+
+def test_a_marketer_changes_the_rules() -> None:
+    text = """
+approver: Ada
+channels:
+  coupon: [email]
+  reminder: [sms, email]
+rules:
+  - reason: worth a gift
+    when:
+      - {field: rfm_segment, operator: in, value: [At risk]}
+      - {field: days_since_last_order, operator: ">=", value: 77}
+    play: coupon
+  - play: reminder
+"""
+    plays = parse_plays(text, "plays.yaml")
+    frames = _frames(3)
+    frames["status"].loc[1, "days_since_last_order"] = 10
+    frames["status"].loc[2, "has_email_consent"] = False
+    table = _list(frames, plays=plays)
+    told = table[["suggested_play", "contact_channel", "main_reason"]].to_numpy().tolist()
+    assert told == [
+        ["coupon", "email", "worth a gift"],
+        ["reminder", "sms", "long silence"],
+        ["reminder", "sms", "worth a gift"],
+    ]
+    # Nobody is listed whom no play may reach.
+    frames["status"].loc[2, "has_sms_consent"] = False
+    assert len(_list(frames, plays=plays)) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("play: reminder\n", "play: remind\n"), "plays.yaml:37: rules.6.play"),
+        (("  coupon: [email", "  voucher: [email"), "plays.yaml:"),
+        (("  reminder: [email, sms, post]\n", ""), "channels: reminder has none"),
+        (('operator: ">="', "operator: like"), "rules.5.when.0.operator"),
+        (("approver: Head of CRM ", "approver: '' #"), "plays.yaml:5: approver"),
+    ],
+)
+def test_a_bad_play_file_says_where(change: tuple[str, str], words: str) -> None:
+    text = DEFAULT.read_text(encoding="utf-8")
+    assert change[0] in text
+    with pytest.raises(PlayError) as caught:
+        parse_plays(text.replace(*change), "plays.yaml")
+    assert words in str(caught.value)
+
+
+def test_a_play_for_everybody_is_needed() -> None:
+    text = """
+approver: Ada
+channels: {reminder: [email]}
+rules:
+  - {play: reminder, when: [{field: rfm_segment, operator: "=", value: Lost}]}
+"""
+    with pytest.raises(PlayError, match="the last needs no condition"):
+        parse_plays(text, "plays.yaml")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -15,6 +16,10 @@ from orchestration.tables import (
     CUSTOMER_VALUE,
     mart_tables,
 )
+
+if TYPE_CHECKING:
+    from expectations.schema import Table
+    from ml.plays import Plays
 
 
 def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefinition]:
@@ -110,8 +115,9 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
     )
     def at_risk_list(run: Run, day: date) -> Made:
         from ml.at_risk import at_risk_list as make
-        from orchestration.defs.campaigns.files import write_csv
+        from orchestration.defs.campaigns.files import read_plays, write_csv
 
+        plays = run.once("plays", lambda: read_plays(run.platform.home))
         lake, tables = run.platform.lake, mart_tables()
         status_table, features_table = tables["customer_status"], tables["customer_features"]
         sources = [CHURN_SCORES, status_table, CUSTOMER_SEGMENTS, features_table]
@@ -121,12 +127,15 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
             lake.read_frame(CHURN_SCORES, [day], money_as_float=True),
             lake.read_frame(status_table, [day], money_as_float=True),
             lake.read_frame(
-                CUSTOMER_SEGMENTS, [day], ["customer_key", "rfm_segment", "snapshot_date"]
+                CUSTOMER_SEGMENTS,
+                [day],
+                ["customer_key", "snapshot_date", *_asked(CUSTOMER_SEGMENTS, plays, "rfm_segment")],
             ),
             lake.read_frame(AT_RISK_LIST, earlier[-1:]) if earlier else None,
+            plays,
             capacity=run.platform.settings.at_risk_capacity,
             features=lake.read_frame(
-                features_table, [day], ["customer_key", "discounted_order_rate_365d"]
+                features_table, [day], ["customer_key", *_asked(features_table, plays)]
             ),
         )
 
@@ -225,3 +234,8 @@ def value_of(run: Run, day: date) -> Made:
             "model": f"{ref.name} version {ref.version}",
         },
     )
+
+
+def _asked(table: Table, plays: Plays, *always: str) -> list[str]:
+    """Return the columns of `table` that the rules ask for, and those needed always."""
+    return [name for name in table.column_names if name in {*plays.fields, *always}]
