@@ -734,6 +734,17 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "assigned by what was known",
         ),
         Rule(
+            "window_after_assignment",
+            "window_end_date > assigned_date",
+            "what counts comes after the assignment",
+        ),
+        Rule(
+            "one_control_per_campaign",
+            "min(CASE WHEN is_control THEN arm END) OVER (PARTITION BY campaign_id) "
+            "= max(CASE WHEN is_control THEN arm END) OVER (PARTITION BY campaign_id)",
+            "one arm gets nothing, and all of it",
+        ),
+        Rule(
             "one_configuration_per_campaign",
             "min(config_sha256) OVER (PARTITION BY campaign_id) "
             "= max(config_sha256) OVER (PARTITION BY campaign_id)",

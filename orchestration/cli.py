@@ -134,7 +134,7 @@ def _campaign(args: argparse.Namespace) -> None:
     if args.approver is None:
         print(preview(home, args.campaign, args.day))
         return
-    for path in export(home, args.campaign, args.day, args.approver, args.token):
+    for path in export(home, args.campaign, args.day, args.approver, args.token, args.to):
         print(path)
 
 
@@ -234,6 +234,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--day", type=day, help="the last published day, which is the default")
     sub.add_argument("--approver", help="without one this is a dry run")
     sub.add_argument("--token", default="", help="what the dry run printed")
+    sub.add_argument("--to", metavar="URL", help="post it to a tool, too; again: go on with that")
 
     command("prepare", _prepare, "write dbt's manifest, which the definitions are made from")
     command("dbt-docs", _dbt_docs, "write the documentation of the mart, one HTML page")

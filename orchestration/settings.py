@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     secret: SecretStr | None = Field(
         None, description="key of the pseudonyms; default: the home's own file, made at init"
     )
+    activation_secret: SecretStr | None = Field(
+        None, description="signs what is sent to a tool over HTTP; the tool knows it, too"
+    )
     max_bad_share: float = Field(0.01, ge=0, le=1, description="bad rows a file may have")
     margin_rate: float = Field(
         0.40, gt=0, lt=1, description="margin assumed where the shop delivers no unit costs"

@@ -240,8 +240,14 @@ CAMPAIGN_ASSIGNMENTS = Table(
         u_arm double 0..1: hash of the arm
         weights_json string: the weights in force
         propensity double 0..1: probability of the arm that was drawn
-        config_sha256 string: hash of the campaign's file
+        config_sha256 string: hash of what is fixed in the campaign's file
         snapshot_date date: the day whose scores and status were used
+        campaign_version integer? 1..: version of the file; each is a randomisation of its own
+        layer string?: campaigns of one layer share no customer
+        is_control boolean?: the arm that gets nothing
+        window_end_date date?: last day that counts for this customer
+        account_type string?: stratum, as it was on the day of assignment
+        value_tier string? high|middle|low|unknown: stratum, as it was on the day of assignment
     """),
     "assigned_date",
     may_be_empty=True,

@@ -14,7 +14,9 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
+
+from ml.campaigns.addresses import Field, normalise
 
 KEY_LENGTH = 32
 
@@ -152,6 +154,22 @@ class Vault:
                 )
                 found.update((row[0], Identity(*row)) for row in rows)
         return found
+
+    def keys_by_address(self, field: Field, addresses: Iterable[str]) -> set[str]:
+        """The customers with one of these e-mail addresses or phone numbers, however written.
+
+        field: `email` or `phone`; compared as `ml.campaigns.addresses` writes them.
+        """
+        if field not in get_args(Field):
+            raise ValueError(f"there is no address {field!r}")
+        wanted = {normalise(field, address) for address in addresses} - {""}
+        if not wanted:
+            return set()
+        with closing(self._connect()) as connection:
+            rows = connection.execute(
+                f"SELECT customer_key, {field} FROM identities WHERE {field} IS NOT NULL"
+            )
+            return {key for key, address in rows if normalise(field, address) in wanted}
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=60, isolation_level=None)

@@ -291,6 +291,8 @@ GOOD: dict[str, dict[str, Any]] = {
         "weights_json": '{"control": 0.4, "coupon": 0.6}',
         "propensity": _pick((0.4, 0.6)),
         "config_sha256": "ab" * 32,
+        "is_control": _pick((True, False)),
+        "window_end_date": DAY + datetime.timedelta(days=28),
     },
     "campaign_cohorts": {
         "campaign_id": "spring",

@@ -490,6 +490,8 @@ BAD: dict[str, dict[str, Mutation]] = {
         "draws_below_one": set_values("u_layer", {5: 1.0}),
         "config_is_sha256": fill("config_sha256", "ab"),
         "assigned_from_the_past": set_values("snapshot_date", {5: TOMORROW}),
+        "window_after_assignment": set_values("window_end_date", {5: DAY}),
+        "one_control_per_campaign": set_values("is_control", {5: True}),
         "one_configuration_per_campaign": set_values("config_sha256", {5: "cd" * 32}),
         "one_propensity_per_arm": both(
             set_values("propensity", dict.fromkeys(range(0, ROWS, 2), 0.3)),

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from orchestration.defs.campaigns.files import read_campaigns
+from orchestration.defs.campaigns.files import (
+    audience_tables,
+    read_campaigns,
+    register,
+    registered,
+    suppressed_keys,
+)
 from orchestration.defs.daily import MARKETING, SCIENCE, Made, Run, daily_asset, lake_key
 from orchestration.tables import (
     CAMPAIGN_ASSIGNMENTS,
     CAMPAIGN_COHORTS,
     CAMPAIGN_OUTCOMES,
-    CHURN_SCORES,
-    CUSTOMER_SEGMENTS,
     LABEL_TREATMENTS,
     mart_tables,
 )
@@ -22,12 +26,13 @@ from orchestration.tables import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ml.campaigns.definition import Campaign
     from orchestration.resources.catalog import Publication
 
 
 def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefinition]:
     """Return the campaigns' assets, in the order assign, list, measure."""
-    inputs = [lake_key("customer_status"), lake_key("churn_scores"), lake_key("customer_segments")]
+    inputs = [lake_key(table.name) for table in audience_tables()]
 
     @daily_asset(
         CAMPAIGN_ASSIGNMENTS,
@@ -48,8 +53,14 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
         found, new, _ = _enrol(run, day)
         ledger = _ledger(run)
         rows = pd.concat([ledger[ledger["assigned_date"] == day], new], ignore_index=True)
+
+        def hand_over() -> dict[str, int]:
+            register(run.platform.home, _campaigns(run), rows)
+            return {}
+
         return Made(
             rows,
+            hand_over=hand_over if len(rows) else None,
             generation=found["customer_status"].generation,
             metadata={
                 "assigned": len(rows),
@@ -107,7 +118,7 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
         ledger = _ledger(run)
         ledger = ledger[ledger["assigned_date"] <= day]
         rows, hashes = [], {}
-        for campaign in run.once("campaigns", lambda: read_campaigns(run.platform.home)):
+        for campaign in _campaigns(run):
             own = ledger[ledger["campaign_id"] == campaign.id]
             if own.empty or min(own["assigned_date"]) >= day:
                 continue
@@ -177,27 +188,41 @@ def _enrol(run: Run, day: date) -> tuple[dict[str, Publication], pd.DataFrame, p
 
     from ml.campaigns.assignment import empty_ledger
     from ml.campaigns.cohorts import build_cohort, empty_cohort
+    from ml.campaigns.definition import refuse_changed
+    from ml.campaigns.strata import SOURCES
 
-    lake, status_table = run.platform.lake, mart_tables()["customer_status"]
-    found = lake.require_together([status_table, CHURN_SCORES, CUSTOMER_SEGMENTS], day)
-    campaigns = run.once("campaigns", lambda: read_campaigns(run.platform.home))
-    active = [campaign for campaign in campaigns if campaign.assigns_on(day)]
+    lake, tables = run.platform.lake, audience_tables()
+    found = lake.require_together(list(tables[:3]), day)
+    active = [campaign for campaign in _campaigns(run) if campaign.assigns_on(day)]
     if not active:
         return found, empty_ledger(), empty_cohort()
     ledger = _ledger(run)
     closed = lake.publication(CAMPAIGN_ASSIGNMENTS, day) is not None
-    status = lake.read_frame(status_table, [day])
-    scores = lake.read_frame(CHURN_SCORES, [day])
-    segments = lake.read_frame(CUSTOMER_SEGMENTS, [day])
+    asked = frozenset().union(*(campaign.fields for campaign in active))
+    status = lake.read_frame(tables[0], [day])
+    others, known = {}, set(status.columns)
+    for table in tables[1:]:
+        wanted = [n for n in table.column_names if n in {*asked, *SOURCES} and n not in known]
+        if wanted:  # of the features none is read unless an audience asks for it
+            found |= lake.require_together([table], day)
+            others[table.name] = lake.read_frame(table, [day], ["customer_key", *wanted])
+            known.update(wanted)
+    suppressed = suppressed_keys(run.platform.home, run.platform.vault, day)
     new, cohorts = [empty_ledger()], [empty_cohort()]
     for campaign in active:
+        refuse_changed(campaign, ledger, registered(run.platform.home, campaign.id))
         assigned, cohort = build_cohort(
-            campaign, status, scores, segments, ledger, day, campaigns, closed=closed
+            campaign, status, others, ledger, day, suppressed=suppressed, closed=closed
         )
         new.append(assigned)
         cohorts.append(cohort)
         ledger = pd.concat([ledger, assigned], ignore_index=True)
     return found, pd.concat(new, ignore_index=True), pd.concat(cohorts, ignore_index=True)
+
+
+def _campaigns(run: Run) -> tuple[Campaign, ...]:
+    """Return the campaign files, read once a run."""
+    return run.once("campaigns", lambda: read_campaigns(run.platform.home))
 
 
 def _orders(run: Run, first: date, last: date) -> pd.DataFrame:

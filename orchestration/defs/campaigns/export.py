@@ -1,28 +1,45 @@
-"""Handing a cohort to the e-mail tool: a dry run, a named approver, then the files.
+"""Handing a cohort to the tools: a dry run, a named approver, files, and a receipt.
 
-What belongs here: joining the identities back from the vault, at export only, and writing the
-files. Who may be in them is decided in `ml/campaigns/export.py`, on the last published day. Who was
-handed over is in the catalog, and is not handed over again.
+What belongs here: joining the identities back from the vault, at export only; freezing what was
+approved; delivering it, and going on with a delivery that was interrupted. Who may be in it is
+decided in `ml/campaigns/export.py`, on the last published day; how it travels in
+`orchestration/resources/activation.py`. Who was handed over is in the catalog, and is not handed
+over again.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from orchestration.defs.campaigns.files import read_campaigns
+from orchestration.defs.campaigns.files import read_campaigns, suppressed_keys
+from orchestration.resources.activation import (
+    FileTarget,
+    HttpTarget,
+    Parcel,
+    Progress,
+    Target,
+)
 from orchestration.resources.home import HomeError, file_lock, write_atomically
 from orchestration.resources.platform import Platform
 from orchestration.tables import CAMPAIGN_COHORTS, mart_tables
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from datetime import date
     from pathlib import Path
 
     import pandas as pd
 
+    from expectations.schema import Table
     from ml.campaigns.definition import Campaign
+    from ml.campaigns.export import Export
     from orchestration.resources.home import Home
+
+RECEIPT = "receipt.json"
+FROZEN = "cohort.parquet"
 
 
 class WindowEndedError(HomeError):
@@ -38,9 +55,7 @@ class _Selection:
     """What an export is made from."""
 
     campaign: Campaign
-    cohort: pd.DataFrame
-    identities: pd.DataFrame
-    status: pd.DataFrame
+    arguments: dict[str, Any]  # of ml.campaigns.export
     day: date
     handed_over: frozenset[str]  # keys of earlier exports
 
@@ -51,65 +66,173 @@ def preview(home: Home, campaign_id: str, day: date | None) -> str:
 
     chosen = _select(Platform(root=str(home.root)), campaign_id, day)
     campaign = chosen.campaign
-    found = dry_run(
-        campaign,
-        chosen.cohort,
-        chosen.identities,
-        chosen.status,
-        chosen.day,
-        chosen.handed_over,
-    )
-    rows = ", ".join(f"{arm}: {count:,}" for arm, count in found.rows_per_arm.items())
-    dropped = ", ".join(f"{reason}: {count:,}" for reason, count in found.dropped.items() if count)
+    found = dry_run(**chosen.arguments)
+
+    def told(counts: dict[str, int]) -> str:
+        return ", ".join(f"{name}: {count:,}" for name, count in counts.items() if count)
+
     return (
         f"{campaign.name} ({campaign.id}), export of {chosen.day}: {found.rows:,} customers "
-        f"({rows}); dropped since assignment: {dropped or 'none'}.\n"
+        f"({told(found.rows_per_arm) or 'nobody'}; by {told(found.rows_per_channel) or 'no way'}); "
+        f"dropped since assignment: {told(found.dropped) or 'none'}.\n"
         f"To export: --approver {campaign.approver!r} --token {found.token}"
     )
 
 
-def export(home: Home, campaign_id: str, day: date | None, approver: str, token: str) -> list[Path]:
-    """Write who was not handed over yet as CSV and Parquet; return the paths.
+def export(
+    home: Home,
+    campaign_id: str,
+    day: date | None,
+    approver: str,
+    token: str,
+    url: str | None = None,
+) -> list[Path]:
+    """Freeze and deliver who was not handed over yet; return the files and the receipt.
 
-    They are remembered before the files appear: if the process dies in between, nobody gets the
-    campaign twice.
+    Files are written always, and posted to `url` where one is given. Customers are remembered
+    before the first file appears: if the process dies in between, nobody gets the campaign twice.
+    The same token again goes on with its delivery where that was interrupted; consent and
+    suppression are checked again before anything more is sent.
 
     Raises:
         HomeError: not the last published day, the campaign's window has ended, or nobody is left.
         ExportRefusedError: another approver, or no dry run of this very selection.
+        DeliveryError: the tool did not take it whole.
     """
     from ml.campaigns.export import export_cohort
 
     platform = Platform(root=str(home.root))
+    posting = [_http(platform, url)] if url else []  # a bad address is refused before anything else
     with file_lock(home.exports / ".campaigns.lock"):  # of two exports at once, one comes second
+        root = home.exports / "campaigns" / campaign_id
+        begun = _frozen_under(root, token)
+        if begun is not None:
+            return _go_on(platform, begun, posting)
         chosen = _select(platform, campaign_id, day)
-        files = export_cohort(
-            chosen.campaign,
-            chosen.cohort,
-            chosen.identities,
-            chosen.status,
-            chosen.day,
-            chosen.handed_over,
-            approver=approver,
-            token=token,
-        )
-        if not files.customer_keys:
+        approved = export_cohort(**chosen.arguments, approver=approver, token=token)
+        if not len(approved.cohort):
             raise NobodyLeftError(
                 f"campaign {campaign_id!r} has nobody left to hand over on {chosen.day}; "
                 f"{len(chosen.handed_over):,} were handed over before"
             )
-        folder = home.exports / "campaigns" / chosen.campaign.id
-        stem, number = f"{chosen.day}", 1
-        while (folder / f"{stem}.csv").exists():  # an earlier export of that day stays
+        folder, number = root / f"{chosen.day}", 1
+        while folder.exists():  # an earlier export of that day stays
             number += 1
-            stem = f"{chosen.day}_{number}"
+            folder = root / f"{chosen.day}_{number}"
         platform.catalog.note_export(
-            chosen.campaign.id, files.customer_keys, chosen.day, files.approver
+            chosen.campaign.id, approved.cohort["customer_key"], chosen.day, approved.approver
         )
-        paths = [folder / f"{stem}.csv", folder / f"{stem}.parquet"]
-        for path, content in zip(paths, (files.csv, files.parquet), strict=True):
-            write_atomically(path, content, mode=0o600)  # names and addresses
-    return paths
+        _freeze(folder, chosen.campaign, approved)
+        return _deliver(folder, approved.frames, [FileTarget(folder), *posting])
+
+
+def _freeze(folder: Path, campaign: Campaign, approved: Export) -> None:
+    """Write down who is in the export, and the receipt that deliveries are entered in."""
+    from ml.campaigns.export import parquet_bytes
+
+    counts = approved.dry_run
+    write_atomically(folder / FROZEN, parquet_bytes(approved.cohort), mode=0o600)
+    receipt = {
+        "export_id": counts.token,
+        "campaign_id": campaign.id,
+        "config_sha256": campaign.config_sha256,
+        "exported_on": counts.export_date.isoformat(),
+        "approver": approved.approver,
+        "rows": counts.rows,
+        "rows_per_arm": counts.rows_per_arm,
+        "rows_per_channel": counts.rows_per_channel,
+        "dropped": counts.dropped,
+        "deliveries": [],
+    }
+    _write_receipt(folder, receipt)
+
+
+def _deliver(
+    folder: Path,
+    frames: dict[str, pd.DataFrame],
+    targets: Sequence[Target],
+    withheld: Mapping[str, frozenset[int]] | None = None,
+) -> list[Path]:
+    """Send each channel to each target, entering in the receipt what arrived.
+
+    Returns the files of the export, the receipt last.
+    """
+    receipt = json.loads((folder / RECEIPT).read_text(encoding="utf-8"))
+    entries: list[dict[str, Any]] = receipt["deliveries"]
+    not_sent = withheld or {}
+    for target in targets:
+        for channel, rows in frames.items():
+            at = {"target": target.name, "channel": channel}
+            entry = next((e for e in entries if e.items() >= at.items()), None)
+            if entry is None:
+                entry = {**at, "is_complete": False, "withheld": 0, "acknowledged": {}, "parts": []}
+                entries.append(entry)
+            if entry["is_complete"]:
+                continue
+            progress = Progress({int(n): part for n, part in entry["acknowledged"].items()})
+            progress.save = partial(_enter, folder, receipt, entry, progress)
+            gone = not_sent.get(channel, frozenset())
+            parcel = Parcel(receipt["export_id"], receipt["campaign_id"], channel, rows, gone)
+            entry["parts"] = target.send(parcel, progress)
+            entry["withheld"] = len(gone)
+            entry["is_complete"] = True
+            _write_receipt(folder, receipt)
+    files = [folder / part["file"] for e in entries for part in e["parts"] if "file" in part]
+    return [*files, folder / RECEIPT]
+
+
+def _enter(
+    folder: Path, receipt: dict[str, Any], entry: dict[str, Any], progress: Progress
+) -> None:
+    entry["acknowledged"] = {str(n): part for n, part in progress.acknowledged.items()}
+    _write_receipt(folder, receipt)
+
+
+def _go_on(platform: Platform, folder: Path, targets: Sequence[Target]) -> list[Path]:
+    """Deliver a frozen export, less who may not be contacted any more by the last published day."""
+    import pandas as pd
+
+    from ml.campaigns.eligibility import has_consent
+
+    cohort = pd.read_parquet(folder / FROZEN)
+    status_table, last = _last_status(platform)
+    status = platform.lake.read_frame(status_table, [last])
+    suppressed = suppressed_keys(platform.home, platform.vault, last)
+    frames, withheld = {}, {}
+    for channel, own in cohort.groupby("channel", sort=False):
+        name = str(channel)
+        frames[name] = pd.read_parquet(folder / f"{name}.parquet")
+        allowed = own["customer_key"].isin(status.loc[has_consent(name, status), "customer_key"])
+        allowed &= ~own["customer_key"].isin(list(suppressed))
+        withheld[name] = frozenset((~allowed).to_numpy().nonzero()[0].tolist())
+    return _deliver(folder, frames, targets, withheld)
+
+
+def _frozen_under(root: Path, token: str) -> Path | None:
+    """Return the folder of the export that was approved by this token, or None."""
+    for path in sorted(root.glob(f"*/{RECEIPT}")):
+        if token and json.loads(path.read_text(encoding="utf-8"))["export_id"] == token:
+            return path.parent
+    return None
+
+
+def _write_receipt(folder: Path, receipt: dict[str, Any]) -> None:
+    text = json.dumps(receipt, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(folder / RECEIPT, text.encode(), mode=0o600)
+
+
+def _http(platform: Platform, url: str) -> HttpTarget:
+    secret = platform.settings.activation_secret
+    return HttpTarget(url, secret.get_secret_value().encode() if secret else b"")
+
+
+def _last_status(platform: Platform) -> tuple[Table, date]:
+    table = mart_tables()["customer_status"]
+    published = platform.lake.days(table)
+    if not published:
+        raise HomeError("nothing is published yet; run the daily job first")
+    platform.lake.require(table, published[-1])
+    return table, published[-1]
 
 
 def _select(platform: Platform, campaign_id: str, day: date | None) -> _Selection:
@@ -122,11 +245,7 @@ def _select(platform: Platform, campaign_id: str, day: date | None) -> _Selectio
             f"no campaign {campaign_id!r} in {home.campaigns}; it has {list(campaigns)}"
         )
     campaign = campaigns[campaign_id]
-    status_table = mart_tables()["customer_status"]
-    published = platform.lake.days(status_table)
-    if not published:
-        raise HomeError("nothing is published yet; run the daily job first")
-    last = published[-1]
+    status_table, last = _last_status(platform)
     if day is not None and day != last:
         raise HomeError(
             f"consent is judged on the last published day, {last}, not on {day}; export with "
@@ -137,7 +256,6 @@ def _select(platform: Platform, campaign_id: str, day: date | None) -> _Selectio
             f"the outcome window of campaign {campaign_id!r} ended on {campaign.window_end_date}: "
             "whoever is contacted now no longer counts; start a new campaign"
         )
-    platform.lake.require(status_table, last)
     days = [d for d in platform.lake.days(CAMPAIGN_COHORTS) if campaign.assigns_on(d)]
     for cohort_day in days:
         platform.lake.require(CAMPAIGN_COHORTS, cohort_day)
@@ -153,4 +271,13 @@ def _select(platform: Platform, campaign_id: str, day: date | None) -> _Selectio
     )
     status = platform.lake.read_frame(status_table, [last])
     handed_over = frozenset(platform.catalog.exported(campaign_id))
-    return _Selection(campaign, cohort, identities, status, last, handed_over)
+    arguments = {
+        "campaign": campaign,
+        "cohort": cohort,
+        "identities": identities,
+        "status": status,
+        "export_date": last,
+        "handed_over": handed_over,
+        "suppressed": suppressed_keys(home, platform.vault, last),
+    }
+    return _Selection(campaign, arguments, last, handed_over)

@@ -42,6 +42,7 @@ def treatments(home: Home, before: date) -> pd.DataFrame | None:
     """Return who is contacted, and when, by the cohorts published for days before `before`."""
     import pandas as pd
 
+    from ml.simulation.campaigns import CONTROL
     from orchestration.defs.campaigns.files import read_campaigns
     from orchestration.resources.platform import Platform
     from orchestration.tables import CAMPAIGN_COHORTS
@@ -65,9 +66,13 @@ def treatments(home: Home, before: date) -> pd.DataFrame | None:
         {
             "campaign_id": cohort["campaign_id"],
             "customer_id": cohort["customer_key"].map(known),
-            "arm": cohort["arm"],
+            # Nothing is sent to a control, whatever the file calls it.
+            "arm": [
+                CONTROL if arm.name == campaigns[c].control_arm else arm.name
+                for c, arm in zip(cohort["campaign_id"], arms, strict=True)
+            ],
             "sent_at": pd.to_datetime([sent(day) for day in cohort["snapshot_date"]], utc=True),
-            "channel": [campaigns[c].channel for c in cohort["campaign_id"]],
+            "channel": [campaigns[c].channels[0] for c in cohort["campaign_id"]],
             "is_coupon": [arm.play == "coupon" for arm in arms],
         }
     )

@@ -29,6 +29,7 @@ from orchestration.defs.campaigns.export import (
     export,
     preview,
 )
+from orchestration.defs.campaigns.files import registered
 from orchestration.demo import _export
 from orchestration.resources.home import HomeError
 from orchestration.tables import CAMPAIGN_ASSIGNMENTS, CAMPAIGN_COHORTS
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 def test_dry_run_counts_and_names_nobody(enrolled: Enrolled) -> None:
     rows = pd.read_parquet(enrolled.exported[1])
+    receipt = json.loads(enrolled.exported[-1].read_text())
+    assert receipt["rows"] == len(rows)
+    assert "anary" not in json.dumps(receipt)
     assert f"{len(rows):,} customers" in enrolled.preview
     assert APPROVER in enrolled.preview
     assert "anary" not in enrolled.preview
@@ -86,7 +90,7 @@ def test_a_second_export_hands_over_only_who_is_new(copy: Home, enrolled: Enroll
     _prolong(copy, forget=5)
     text = preview(copy, CAMPAIGN_ID, None)
     assert f"already_exported: {len(first) - 5:,}" in text
-    csv_path, parquet = export(copy, CAMPAIGN_ID, None, APPROVER, token_in(text))
+    csv_path, parquet, *_ = export(copy, CAMPAIGN_ID, None, APPROVER, token_in(text))
     again = pd.read_parquet(parquet)["customer_id"]
     assert 0 < len(again) <= 5
     assert set(again) < first
@@ -108,19 +112,25 @@ def test_a_demo_that_is_run_again_goes_on(
 
 
 def test_the_file_holds_the_treated_and_no_formula(enrolled: Enrolled) -> None:
-    path, parquet = enrolled.exported
+    path, parquet, *_ = enrolled.exported
+    assert [file.name for file in enrolled.exported] == [
+        "email.csv",
+        "email.parquet",
+        "email.ndjson",
+        "receipt.json",
+    ]
     assert path.stat().st_mode & 0o077 == 0
     text = path.read_bytes().decode("utf-8")
     header, *rows = csv.reader(io.StringIO(text, newline=""))
     assert header == ["customer_id", "email", "campaign_id", "arm", "play", "offer"]
     assert not [cell for row in rows for cell in row if cell[:1] in "=+-@\t\r" and cell]
-    assert {row[5] for row in rows} == {"'=10 off your next order"}
+    assert {row[5] for row in rows} == {"'=10 off your next order", "'=We miss you"}
     assert all(row[1] == "'" + canary_email(row[0]) for row in rows)
     ledger = enrolled.read.lake.read_frame(CAMPAIGN_ASSIGNMENTS)
-    treated = set(ledger.loc[ledger["arm"] == "coupon", "customer_key"])
+    treated = set(ledger.loc[ledger["arm"] != "control", "customer_key"])
     known = enrolled.read.vault.identities(sorted(treated))
     assert {row[0] for row in rows} <= {person.customer_id for person in known.values()}
-    assert {row[3] for row in rows} == {"coupon"}
+    assert {row[3] for row in rows} == {"coupon", "reminder"}
     assert len(pd.read_parquet(parquet)) == len(rows)
 
 
@@ -143,7 +153,7 @@ def test_who_withdraws_consent_after_the_assignment_is_dropped(
         for key, person in enrolled.read.vault.identities(list(ledger["customer_key"])).items()
         if person.customer_id == enrolled.withdrew
     ]
-    assert list(ledger.loc[ledger["customer_key"] == key, "arm"]) == ["coupon"]
+    assert list(ledger.loc[ledger["customer_key"] == key, "arm"]) in (["coupon"], ["reminder"])
 
 
 def test_cohort_and_ledger_agree(enrolled: Enrolled) -> None:
@@ -155,7 +165,10 @@ def test_cohort_and_ledger_agree(enrolled: Enrolled) -> None:
     assert (cohort["exclusion_reason"].isna() == cohort["is_eligible"]).all()
     # every eligible customer is drawn, or held out of all campaigns of this quarter
     assert cohort.loc[cohort["arm"].notna(), "is_eligible"].all()
-    assert set(ledger["arm"]) == {"control", "coupon"}
+    assert set(ledger["arm"]) == {"control", "coupon", "reminder"}
+    assert set(ledger["value_tier"]) <= {"high", "middle", "low", "unknown"}
+    assert len(set(ledger["value_tier"])) > 1
+    assert registered(enrolled.home, CAMPAIGN_ID) is not None
 
 
 def test_the_shop_sends_to_whom_the_cohort_names(enrolled: Enrolled) -> None:
@@ -166,7 +179,7 @@ def test_the_shop_sends_to_whom_the_cohort_names(enrolled: Enrolled) -> None:
     assert first["contacts_read"] == 0
     sent = pd.read_parquet(enrolled.home.landing / "deliveries" / f"{FIRST}_{LAST}.parquet")
     sent = sent[sent["campaign_id"] == CAMPAIGN_ID]
-    treated = list(ledger.loc[ledger["arm"] == "coupon", "customer_key"])
+    treated = list(ledger.loc[ledger["arm"] != "control", "customer_key"])
     known = enrolled.read.vault.identities(treated)
     assert set(sent["customer_id"]) <= {person.customer_id for person in known.values()}
     assert len(sent) > 0

@@ -64,15 +64,16 @@ APPROVER = "Head of CRM"
 CAMPAIGN = f"""
 id: {CAMPAIGN_ID}
 name: Stay with us
-description: A coupon for whoever is still a customer.
+objective: A coupon for whoever is still a customer.
 approver: {APPROVER}
 start_date: {ENROLLED}
-channel: email
+channels: [email]
 arms:
   - {{name: control, weight: 0.3, play: none}}
-  - {{name: coupon, weight: 0.7, play: coupon, offer: "=10 off your next order"}}
+  - {{name: reminder, weight: 0.2, play: reminder, offer: "=We miss you"}}
+  - {{name: coupon, weight: 0.5, play: coupon, offer: "=10 off your next order"}}
 control_arm: control
-target: {{lifecycles: [active]}}
+audience: [{{field: lifecycle, operator: "=", value: active}}]
 outcome: {{window_days: 3, primary_metric: retained, minimum_effects: {{retained: 0.05}}}}
 contact_cost_amount: 0.05
 """
