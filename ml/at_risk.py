@@ -76,12 +76,12 @@ def at_risk_list(
     asked = scores["risk_band"].isin(list(risk_bands)) & (at_risk > 0)
     frame = join_customers(
         scores.assign(is_top_margin=(margin >= top_margin) & (margin > 0), at_risk=at_risk)[asked],
-        status.drop(columns="snapshot_date", errors="ignore"),
+        status[[name for name in status if name == "customer_key" or name not in scores]],
     )
-    frame = join_customers(frame, segments.drop(columns="snapshot_date"), how="left")
-    if features is not None:
-        new = [name for name in features if name == "customer_key" or name not in frame]
-        frame = join_customers(frame, features[new], how="left")
+    for table in (segments, features):
+        if table is not None:
+            new = [name for name in table if name == "customer_key" or name not in frame]
+            frame = join_customers(frame, table[new], how="left")
     contacted = pd.to_datetime(frame["last_contact_date"])
     resting = contacted > pd.Timestamp(day - timedelta(days=cooldown_days))
     frame = frame[~resting].reset_index(drop=True)

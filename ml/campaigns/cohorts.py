@@ -25,6 +25,7 @@ from ml.campaigns.definition import Campaign, refuse_changed
 from ml.campaigns.eligibility import first_exclusion
 from ml.campaigns.strata import SOURCES as STRATA_SOURCES
 from ml.campaigns.strata import strata
+from ml.frames import join_customers
 
 COHORT_COLUMNS = [
     "snapshot_date",
@@ -125,9 +126,7 @@ def _targeted(
         wanted = [*sorted(campaign.fields), *STRATA_SOURCES]
         new = [name for name in wanted if name in table and name not in frame]
         if new:
-            frame = frame.merge(
-                table[["customer_key", *new]], on="customer_key", how="left", validate="one_to_one"
-            )
+            frame = join_customers(frame, table[["customer_key", *new]], how="left")
     if unknown := sorted(campaign.fields - set(frame.columns)):
         raise ValueError(f"campaign {campaign.id}: no published table has {', '.join(unknown)}")
     keep = meets(campaign.audience, frame)
