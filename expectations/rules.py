@@ -787,32 +787,102 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "an assignment that could not happen cannot be weighted",
         ),
     ),
+    "campaign_deliveries": (
+        Rule(
+            "sent_by_the_snapshot",
+            "sent_date <= snapshot_date",
+            "nothing after the end of D may be known on D",
+        ),
+        Rule(
+            "arm_comes_with_assignment",
+            "(arm IS NULL) = (assigned_date IS NULL) AND (arm IS NULL) = (is_control IS NULL)",
+            "an arm is drawn on a day, and is the control or not",
+        ),
+        Rule(
+            "controls_get_nothing",
+            "NOT is_control",
+            "a control who got the message is no control: the effect is diluted",
+            "warning",
+        ),
+        Rule(
+            "only_the_assigned_get_it",
+            "arm IS NOT NULL",
+            "a message to somebody who was not assigned, the holdout perhaps",
+            "warning",
+        ),
+        Rule(
+            "sent_after_assignment",
+            "sent_date > assigned_date",
+            "a message of the campaign before the draw is no treatment",
+            "warning",
+        ),
+    ),
     "campaign_outcomes": (
+        Rule(
+            "window_after_assignment",
+            "assigned_date < window_end_date AND window_end_date <= settled_date",
+            "what counts comes after the assignment, and returns after that",
+        ),
+        Rule(
+            "told_when_due",
+            "snapshot_date = window_end_date OR snapshot_date = settled_date",
+            "a window that is open has no outcome, and a settled one no other",
+        ),
+        Rule(
+            "retained_agrees_with_orders",
+            "(retained = 1) = (order_count > 0)",
+            "who has no order within the window has churned in it",
+        ),
+        Rule(
+            "nothing_without_an_order",
+            "order_count > 0 OR (revenue_amount = 0 AND margin_amount = 0 AND discount_amount = 0)",
+            "money comes from orders",
+        ),
+        Rule(
+            "delivered_was_sent",
+            "(is_sent OR NOT is_delivered) AND (is_sent OR NOT is_opened) "
+            "AND (is_sent OR NOT is_clicked)",
+            "only what was sent arrives",
+        ),
+        Rule(
+            "profit_adds_up",
+            "abs(profit_amount - (net_margin_amount - (cost_amount - discount_amount))) < 0.01",
+            "net margin less contacts; discounts are out of the margin already",
+        ),
+    ),
+    "campaign_results": (
         Rule(
             "effect_within_interval",
             "effect_low <= effect AND effect <= effect_high",
             "an interval holds its estimate",
         ),
-        Rule(
-            "effect_is_difference",
-            "abs(effect - (mean_arm - mean_control)) <= 1e-6 * greatest(1, abs(effect))",
-            "by intention to treat: mean of the arm less mean of the control",
-        ),
         Rule("arm_is_not_control", "arm <> control_arm", "an arm compared with itself"),
         Rule(
-            "window_in_order",
-            "window_start_date <= window_end_date",
-            "a window ends after it began",
+            "look_by_the_snapshot",
+            "look_date <= snapshot_date",
+            "nothing after the end of D may be known on D",
+        ),
+        Rule(
+            "measured_were_assigned",
+            "customer_count_arm <= assigned_count_arm "
+            "AND customer_count_control <= assigned_count_control",
+            "who is measured was assigned",
         ),
         Rule(
             "mismatch_has_status",
-            "status = 'invalid_srm' OR status = 'window_open' OR srm_p_value >= 0.001",
-            "a sample ratio mismatch invalidates the outcome and says so",
+            "status IN ('invalid', 'window_open') "
+            "OR least(srm_p_assigned, srm_p_sent, srm_p_delivered, srm_p_measured) >= 0.001",
+            "a sample ratio mismatch invalidates the reading and says so",
         ),
         Rule(
             "nothing_to_read_unless_valid",
-            "status IN ('ok', 'underpowered') OR effect IS NULL",
+            "status NOT IN ('invalid', 'window_open') OR (effect IS NULL AND decision IS NULL)",
             "an effect that is shown is believed",
+        ),
+        Rule(
+            "guardrails_have_a_margin",
+            "(role = 'guardrail') = (non_inferiority_margin IS NOT NULL)",
+            "a guardrail tolerates a declared harm, and nothing else does",
         ),
     ),
     # ------------------------------------------------------------------ uplift

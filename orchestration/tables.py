@@ -270,32 +270,133 @@ CAMPAIGN_COHORTS = Table(
     may_be_empty=True,
 )
 
+CAMPAIGN_DELIVERIES = Table(
+    "campaign_deliveries",
+    1,
+    ("snapshot_date", "campaign_id", "customer_key", "channel", "sent_at"),
+    _columns("""
+        snapshot_date date: the day on which something became known of the message
+        campaign_id string: immutable id of the campaign
+        customer_key string: pseudonym of the customer
+        channel string: channel of the message
+        sent_at timestamp: when it was sent
+        sent_date date: shop day of that
+        arm string?: the arm of the customer; null for somebody who is not assigned
+        is_control boolean?: the customer was to get nothing
+        assigned_date date?: the day of randomisation
+        is_bounced boolean: the tool could not deliver it
+        is_opened boolean: opened by the end of the day, as far as known
+        is_clicked boolean: clicked by then
+        cost_amount decimal?: what sending it cost
+    """),
+    "snapshot_date",
+    may_be_empty=True,
+)
+
 CAMPAIGN_OUTCOMES = Table(
     "campaign_outcomes",
+    2,
+    ("snapshot_date", "campaign_id", "customer_key"),
+    _columns("""
+        snapshot_date date: the day on which the customer's window closed, or was settled
+        campaign_id string: immutable id of the campaign
+        customer_key string: pseudonym of a customer who was assigned
+        arm string: the arm drawn
+        assigned_date date: the day of randomisation; what counts comes after it
+        window_end_date date: last day that counts
+        settled_date date: the day up to which returns count
+        is_sent boolean?: a message of the campaign was sent within the window
+        is_delivered boolean?: one was, and did not bounce
+        is_opened boolean?: one was opened
+        is_clicked boolean?: one was clicked
+        retained integer 0..1: 1 for a valid order within the window, 0 for none: churned
+        order_count integer 0..: valid orders within the window
+        revenue_amount decimal: of these orders, after discounts and cancellations
+        discount_amount decimal: discounts on them
+        margin_amount decimal: revenue less unit costs
+        net_margin_amount decimal: the same less what came back so far, up to settled_date
+        assumed_margin_amount decimal: the part of it that rests on the assumed margin rate
+        cost_amount decimal: contacts, and the discounts on these orders
+        profit_amount decimal: net margin less contacts
+    """),
+    "snapshot_date",
+    may_be_empty=True,
+)
+
+CAMPAIGN_RESULTS = Table(
+    "campaign_results",
     1,
-    ("snapshot_date", "campaign_id", "arm", "metric"),
+    ("snapshot_date", "campaign_id", "arm", "metric", "look"),
     _columns("""
         snapshot_date date: the day of the reading
         campaign_id string: immutable id of the campaign
         arm string: the arm compared with the control
         metric string: what is measured, per assigned customer
+        look integer 1..: number of the look; the last planned one is the end
+        look_date date: outcomes known at the end of this day are in
+        is_final boolean: all windows have closed
+        role string goal|guardrail|secondary: goal, guardrail or secondary
         control_arm string: the control
-        customer_count_arm integer 0..: customers assigned to the arm
-        customer_count_control integer 0..: customers assigned to the control
-        mean_arm double?: mean of the metric in the arm
-        mean_control double?: mean of the metric in the control
-        effect double?: difference of the means, by intention to treat
-        effect_low double?: lower end of the 95 % interval
-        effect_high double?: upper end of the 95 % interval
-        p_value double? 0..1: two-sided Welch test of no difference
+        assigned_count_arm integer 0..: customers assigned to the arm by the look
+        assigned_count_control integer 0..: customers assigned to the control by the look
+        customer_count_arm integer 0..: of those, with a closed window and an outcome
+        customer_count_control integer 0..: the same of the control
+        mean_arm double?: mean of the metric (or ratio of means) in the arm, unadjusted
+        mean_control double?: the same of the control
+        method string?: welch, proportion, cuped, ratio_delta, ratio_cuped, poststratified, ...
+        theta double?: CUPED's coefficient, one over all arms
+        variance_reduction double?: share of the squared standard error removed, measured
+        winsorised_at double?: cap of the pooled arms; effect and test are of capped values
+        effect double?: arm less control, in the metric's unit
+        effect_low double?: lower end of its interval, valid for the look
+        effect_high double?: upper end of its interval
+        standard_error double?: of the effect
+        p_value double? 0..1: two-sided; null before the end unless a boundary is crossed
+        p_value_adjusted double? 0..1: Holm over goals and arms; Benjamini-Hochberg over secondary
+        unadjusted_effect double?: Welch, without covariate and strata
+        unadjusted_standard_error double?: of that
         relative_effect double?: effect over the control's mean
-        relative_low double?: lower end of its 95 % interval
-        relative_high double?: upper end of its 95 % interval
-        incremental_total double?: effect times customers in the arm
-        srm_p_value double? 0..1: sample-ratio check on assigned customers
-        status string ok|invalid_srm|underpowered|window_open: whether to believe it
-        window_start_date date: first day that counts
-        window_end_date date: last day that counts
+        relative_low double?: lower end of its interval
+        relative_high double?: upper end of its interval
+        relative_method string?: log_delta
+        information_fraction double? 0..1: closed customers over planned ones
+        boundary_z double?: z beyond which this look rejects
+        z_statistic double?: normal quantile of the look's p-value, signed
+        is_boundary_crossed boolean?: at this look or before
+        minimum_effect double?: smallest effect worth having, from the plan
+        minimum_detectable_effect double?: found with 80 % power at the measured error
+        non_inferiority_margin double?: harm that a guardrail tolerates
+        guardrail_verdict string? non_inferior|inferior|inconclusive: of a guardrail
+        balance_p_value double? 0..1: the covariate before assignment, arm against control
+        srm_p_eligible double? 0..1: sample ratio at the stage 'eligible'
+        srm_p_assigned double? 0..1: sample ratio at the stage 'assigned'
+        srm_p_sent double? 0..1: sample ratio at the stage 'sent'
+        srm_p_delivered double? 0..1: sample ratio at the stage 'delivered'
+        srm_p_measured double? 0..1: sample ratio at the stage 'measured'
+        incremental_total double?: effect on uncapped values times customers of the arm
+        incremental_low double?: lower end
+        incremental_high double?: upper end
+        prior_mean double?: of the effect, in the metric's unit
+        prior_sd double?: of the effect
+        prior_source string?: stated, or empirical_bayes above ten past campaigns
+        shrunken_effect double?: posterior mean of the effect on uncapped values
+        shrunken_low double?: lower end of its interval
+        shrunken_high double?: upper end
+        chance_to_win double? 0..1: posterior probability of an effect for the better
+        cost_effect double?: what the arm spends more per customer: contacts and discounts
+        relative_effect_before_cost double?: gain before cost over the control's mean
+        relative_error_before_cost double?: its standard error; what later priors learn from
+        roi double?: incremental profit per unit of incremental cost
+        roi_low double?: lower end (Fieller)
+        roi_high double?: upper end
+        shrunken_roi double?: the same of the shrunken profit
+        shrunken_roi_low double?: lower end
+        shrunken_roi_high double?: upper end
+        given_to_would_be_buyers double?: discounts to those who would have bought anyway
+        assumed_margin_rate double? 0..1: share of the arms' margin that rests on a declared rate
+        decision string? roll_out|stop|keep_testing: only for the metric that decides
+        status string ok|underpowered|needs_review|window_open|invalid: whether to believe it
+        reason string: why, in words
     """),
     "snapshot_date",
     may_be_empty=True,
@@ -401,7 +502,9 @@ MADE_HERE = (
     AT_RISK_LIST,
     CAMPAIGN_ASSIGNMENTS,
     CAMPAIGN_COHORTS,
+    CAMPAIGN_DELIVERIES,
     CAMPAIGN_OUTCOMES,
+    CAMPAIGN_RESULTS,
     LABEL_TREATMENTS,
     UPLIFT_SCORES,
     OFFER_POLICY,

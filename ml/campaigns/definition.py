@@ -31,6 +31,7 @@ Metric = Literal[
     "discount_amount",
     "margin_amount",
     "net_margin_amount",
+    "profit_amount",
 ]
 Play = Literal["service_call", "reminder", "coupon", "personal_call", "none"]
 # In the order in which they are applied; the first that fires is the reason that is published.
@@ -146,9 +147,9 @@ class Guardrail(Document):
 class Outcome(Document):
     """What is measured: the window opens after the assignment day and includes its last day.
 
-    `return_lag_days` after the window `net_margin_amount` is read: by then most of what comes back
-    has (Online Retail II: median 10 days, 90th percentile 78). `looks` counts the readings of the
-    primary metric, the last included.
+    `return_lag_days` after the window net margin and profit are read: by then most of what comes
+    back has (Online Retail II: median 10 days, 90th percentile 78). `looks` counts the readings of
+    the primary metric, the last included.
     """
 
     window_days: Annotated[int, Field(ge=1, le=365)]
@@ -159,6 +160,8 @@ class Outcome(Document):
     minimum_effects: dict[Metric, Annotated[float, Field(gt=0)]]
     guardrails: tuple[Guardrail, ...] = ()
     looks: Annotated[int, Field(ge=1, le=20)] = 1
+    # Assigned in all, as planned: what an interim look is a share of.
+    planned_customers: Annotated[int, Field(ge=2)] | None = None
 
     @model_validator(mode="after")
     def _primary_is_measured(self) -> Outcome:
@@ -171,6 +174,8 @@ class Outcome(Document):
             )
         if len(set(self.metrics)) != len(self.metrics):
             raise ValueError("metrics names one metric twice")
+        if self.looks > 1 and self.planned_customers is None:
+            raise ValueError("looks: an interim look is a share of planned_customers; declare them")
         guarded = [guardrail.metric for guardrail in self.guardrails]
         if unknown := sorted(set(guarded) - set(self.metrics)):
             raise ValueError(f"guardrails: {', '.join(unknown)} is not among metrics")
@@ -273,6 +278,11 @@ class Campaign(Document):
     def window_end_date(self) -> date:
         """Last day of the outcome window of the customers assigned last."""
         return self.last_assignment_date + timedelta(days=self.outcome.window_days)
+
+    @property
+    def settled_date(self) -> date:
+        """The day on which the last reading is final."""
+        return self.window_end_date + timedelta(days=self.outcome.return_lag_days)
 
     def assigns_on(self, day: date) -> bool:
         """Whether customers are assigned at the end of `day`."""

@@ -19,9 +19,6 @@ from datetime import date, timedelta
 import numpy as np
 import pandas as pd
 
-from ml.campaigns.definition import Campaign, refuse_changed
-from ml.campaigns.results import AnalysisPlan, MetricPlan, read_out
-
 # Sums per customer and window, in the shop's currency where they end in _amount.
 MEASURES = [
     "retained",
@@ -33,29 +30,6 @@ MEASURES = [
     "assumed_margin_amount",
     "cost_amount",
     "profit_amount",
-]
-SUMMARY_COLUMNS = [
-    "snapshot_date",
-    "campaign_id",
-    "arm",
-    "metric",
-    "control_arm",
-    "customer_count_arm",
-    "customer_count_control",
-    "mean_arm",
-    "mean_control",
-    "effect",
-    "effect_low",
-    "effect_high",
-    "p_value",
-    "relative_effect",
-    "relative_low",
-    "relative_high",
-    "incremental_total",
-    "srm_p_value",
-    "status",
-    "window_start_date",
-    "window_end_date",
 ]
 FLAGS = ["is_sent", "is_delivered", "is_opened", "is_clicked"]
 COLUMNS = [
@@ -251,64 +225,28 @@ def _amounts(frame: pd.DataFrame, column: str) -> np.ndarray:
     return frame[column].astype("float64").to_numpy(copy=True)
 
 
-def measure(
-    campaign: Campaign, assignments: pd.DataFrame, orders: pd.DataFrame, as_of: date
-) -> pd.DataFrame:
-    """The readings of `campaign_outcomes`, the narrow table: fixed horizon, no covariate, one look.
+def returns_of(orders: pd.DataFrame) -> pd.DataFrame:
+    """The returns behind published orders: what came back on each day on which that was known.
 
-    margin_amount is net of contacts there. What can be said more is in `results.read_out`, of which
-    this is an extract; status invalid_srm is its invalid, and needs_review stays unsaid.
+    orders: `lake/orders` of some days, changes in order of `snapshot_date` with the amount returned
+    so far. Returns order_id, returned_date, revenue_amount, margin_amount (null: at the order's own
+    rate, so goods count as back on the shelf).
     """
-    own = assignments[assignments["campaign_id"] == campaign.id]
-    refuse_changed(campaign, own)
-    contact_costs = {arm: float(campaign.contact_cost(arm)) for arm in campaign.weights}
-    metrics = campaign.outcome.metrics
-    known = orders if "margin_amount" in metrics else orders.assign(margin_amount=0.0)
-    units = unit_outcomes(
-        own, known, as_of, window_days=campaign.outcome.window_days, contact_costs=contact_costs
-    )
-    read = read_out(plan_of(campaign), own, units, as_of)
-    assigned = pd.to_datetime(own["assigned_date"])
-    table = read.rename(
-        columns={
-            "assigned_count_arm": "customer_count_arm",
-            "assigned_count_control": "customer_count_control",
-            "customer_count_arm": "closed_count_arm",
-            "customer_count_control": "closed_count_control",
-            "srm_p_assigned": "srm_p_value",
+    changes = orders.sort_values(["order_id", "snapshot_date"], kind="stable")
+    so_far = changes["returned_amount"].astype("float64").fillna(0.0)
+    before = so_far.groupby(changes["order_id"]).shift(fill_value=0.0)
+    frame = pd.DataFrame(
+        {
+            "order_id": changes["order_id"],
+            "returned_date": changes["snapshot_date"],
+            "revenue_amount": so_far - before,
+            "margin_amount": np.nan,
         }
     )
-    is_open = table["status"].eq("window_open")
-    table["srm_p_value"] = table["srm_p_value"].where(~is_open)
-    table["status"] = table["status"].replace({"invalid": "invalid_srm", "needs_review": "ok"})
-    if len(table):
-        table["window_start_date"] = assigned.min().date() + timedelta(days=1)
-        table["window_end_date"] = assigned.max().date() + timedelta(
-            days=campaign.outcome.window_days
-        )
-    return table.assign(snapshot_date=as_of).reindex(columns=SUMMARY_COLUMNS)
+    return frame[frame["revenue_amount"] != 0].reset_index(drop=True)
 
 
-def plan_of(campaign: Campaign) -> AnalysisPlan:
-    """The plan of a campaign file: its primary metric is the goal, the rest is secondary."""
-    outcome = campaign.outcome
-    metrics = tuple(
-        MetricPlan(
-            name,
-            "goal" if name == outcome.primary_metric else "secondary",
-            value="profit_amount" if name == "margin_amount" else name,
-            is_proportion=name == "retained",
-            minimum_effect=outcome.minimum_effects.get(name),
-        )
-        for name in outcome.metrics
-    )
-    return AnalysisPlan(
-        campaign.id,
-        campaign.control_arm,
-        campaign.weights,
-        metrics,
-        campaign.start_date,
-        campaign.last_assignment_date,
-        outcome.window_days,
-        decides="margin_amount",
-    )
+def due_on(ledger: pd.DataFrame, day: date, settle_days: int) -> pd.DataFrame:
+    """The rows of a campaign's ledger whose window closes on `day`, or settles on it."""
+    ends = ledger["window_end_date"]
+    return ledger[(ends == day) | (ends == day - timedelta(days=settle_days))]

@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class HomeError(Exception):
@@ -183,10 +183,12 @@ class Home:
             raise HomeError(f"there is no home at {root}; `make demo` makes one")
         facts = json.loads(path.read_text())
         version = facts.pop("format_version", None)
-        if version != FORMAT_VERSION:
+        if version not in range(1, FORMAT_VERSION + 1):
             raise HomeError(
                 f"{path} has format {version}; this Holdfast reads format {FORMAT_VERSION}"
             )
+        if version < FORMAT_VERSION:
+            _bring_forward(root, version)
         known = {field.name for field in fields(Shop)}
         unknown = sorted(set(facts) - known)
         if unknown:
@@ -217,6 +219,22 @@ class Home:
                     )
                 write_atomically(path, (first or secrets.token_hex(32)).encode(), mode=0o600)
             return path.read_bytes()
+
+
+def _bring_forward(root: Path, version: int) -> None:
+    """Change what an older version laid out otherwise; doing it twice does no harm.
+
+    2: `lake/campaign_outcomes` held readings, and holds outcomes of customers now. The old table is
+    kept beside it.
+    """
+    with file_lock(root / ".migration.lock"):
+        if version < 2:
+            old, kept = root / "lake" / "campaign_outcomes", root / "lake" / "campaign_outcomes_v1"
+            if old.is_dir() and not kept.exists():
+                old.rename(kept)
+        facts = json.loads((root / "home.json").read_text())
+        facts["format_version"] = FORMAT_VERSION
+        write_atomically(root / "home.json", json.dumps(facts, indent=2).encode() + b"\n")
 
 
 @contextmanager

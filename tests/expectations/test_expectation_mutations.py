@@ -196,12 +196,12 @@ ENTAILED: dict[tuple[str, str], set[str]] = {
     ("churn_scores", "bounds"): {"margin_at_risk_agrees"},
     ("at_risk_list", "finite"): {"bounds", "margin_at_risk_agrees"},
     ("campaign_assignments", "finite"): {"bounds", "draws_below_one"},
-    ("campaign_outcomes", "allowed"): {"nothing_to_read_unless_valid"},
     ("uplift_scores", "no_contact_details"): {"one_model_per_offer"},
     ("offer_policy", "primary_key"): {"propensities_sum_to_one", "everybody_has_a_policy"},
     # a label of another day is due on another day
     ("churn_labels", "partition"): {"horizon_has_passed"},
     ("customer_status", "partition"): {"recency_agrees_with_date", "tenure_agrees_with_date"},
+    ("campaign_outcomes", "partition"): {"told_when_due"},
 }  # fmt: skip
 
 
@@ -509,13 +509,33 @@ BAD: dict[str, dict[str, Mutation]] = {
         "arm_has_propensity": set_values("propensity", {0: None}),
         "propensity_positive": set_values("propensity", {0: 0.0}),
     },
+    "campaign_deliveries": {
+        "sent_by_the_snapshot": set_values("sent_date", {5: TOMORROW}),
+        "arm_comes_with_assignment": set_values("is_control", {5: None}),
+        "controls_get_nothing": set_values("is_control", {5: True}),
+        "only_the_assigned_get_it": both(
+            *[set_values(name, {5: None}) for name in ("arm", "is_control", "assigned_date")]
+        ),
+        "sent_after_assignment": set_values("assigned_date", {5: DAY}),
+    },
     "campaign_outcomes": {
+        "window_after_assignment": set_values("assigned_date", {5: DAY}),
+        "told_when_due": set_values("window_end_date", {5: TOMORROW}),
+        "retained_agrees_with_orders": set_values("retained", {0: 0}),
+        "nothing_without_an_order": set_values("margin_amount", {1: Decimal(1)}),
+        "delivered_was_sent": both(
+            set_values("is_sent", {5: False}), set_values("is_delivered", {5: True})
+        ),
+        "profit_adds_up": set_values("profit_amount", {5: Decimal(1)}),
+    },
+    "campaign_results": {
         "effect_within_interval": set_values("effect_low", {5: 0.11}),
-        "effect_is_difference": set_values("mean_arm", {5: 0.6}),
-        "arm_is_not_control": fill("control_arm", "arm 0005"),
-        "window_in_order": set_values("window_start_date", {5: TOMORROW}),
-        "mismatch_has_status": set_values("srm_p_value", {5: 0.0009}),
-        "nothing_to_read_unless_valid": set_values("status", {5: "invalid_srm"}),
+        "arm_is_not_control": fill("control_arm", "coupon"),
+        "look_by_the_snapshot": set_values("look_date", {5: TOMORROW}),
+        "measured_were_assigned": set_values("customer_count_arm", {5: 501}),
+        "mismatch_has_status": set_values("srm_p_delivered", {5: 0.0009}),
+        "nothing_to_read_unless_valid": set_values("status", {5: "invalid"}),
+        "guardrails_have_a_margin": set_values("non_inferiority_margin", {5: 1.0}),
     },
     "uplift_scores": {
         "rank_is_total_order": swap(3, 4, "uplift_rank"),

@@ -241,3 +241,18 @@ def test_a_write_that_fails_leaves_the_old_file(
     write_atomically(path, b"newer", mode=0o600)
     assert path.read_bytes() == b"newer"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_home_of_format_1_is_brought_forward_once(tmp_path: Path) -> None:
+    home = Home.create(tmp_path / "home", SHOP)
+    facts = json.loads((home.root / "home.json").read_text())
+    (home.root / "home.json").write_text(json.dumps(facts | {"format_version": 1}))
+    readings = home.lake / "campaign_outcomes" / "_delta_log"
+    readings.mkdir(parents=True)
+    assert Home.create(home.root, SHOP).shop == SHOP, "create opens, under its own lock"
+    assert (home.lake / "campaign_outcomes_v1" / "_delta_log").is_dir()
+    assert not (home.lake / "campaign_outcomes").exists()
+    assert json.loads((home.root / "home.json").read_text())["format_version"] == FORMAT_VERSION
+    readings.mkdir(parents=True)  # the new table
+    Home.open(home.root)
+    assert readings.is_dir(), "a home that is up to date is left alone"

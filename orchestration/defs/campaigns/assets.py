@@ -1,8 +1,9 @@
-"""`lake/campaign_assignments` (the ledger), `lake/campaign_cohorts`, `lake/campaign_outcomes`."""
+"""`lake/campaign_*`: assignments (the ledger), cohorts, deliveries, outcomes, results."""
 
 from __future__ import annotations
 
 from datetime import date, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -12,26 +13,35 @@ from orchestration.defs.campaigns.files import (
     read_campaigns,
     register,
     registered,
+    started_campaigns,
     suppressed_keys,
 )
 from orchestration.defs.daily import MARKETING, SCIENCE, Made, Run, daily_asset, lake_key
 from orchestration.tables import (
     CAMPAIGN_ASSIGNMENTS,
     CAMPAIGN_COHORTS,
+    CAMPAIGN_DELIVERIES,
     CAMPAIGN_OUTCOMES,
+    CAMPAIGN_RESULTS,
+    CHURN_SCORES,
     LABEL_TREATMENTS,
     mart_tables,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
+    from expectations.schema import Table
     from ml.campaigns.definition import Campaign
     from orchestration.resources.catalog import Publication
 
+FACTS = ("orders", "deliveries")
+
 
 def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefinition]:
-    """Return the campaigns' assets, in the order assign, list, measure."""
+    """Return the campaigns' assets, in the order assign, list, send, measure, read."""
     inputs = [lake_key(table.name) for table in audience_tables()]
 
     @daily_asset(
@@ -102,42 +112,106 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
         )
 
     @daily_asset(
+        CAMPAIGN_DELIVERIES,
+        partitions,
+        deps=[lake_key("campaign_assignments"), lake_key("deliveries")],
+        group="campaigns",
+        owner=MARKETING,
+        description="What became known of campaigns' messages: sent, bounced, opened, clicked.",
+        kinds={"deltalake"},
+    )
+    def campaign_deliveries(run: Run, day: date) -> Made:
+        from ml.campaigns.deliveries import assigned_deliveries
+
+        lake, table = run.platform.lake, mart_tables()["deliveries"]
+        found = lake.require(table, day)
+        ledger = _ledger_of(run, day)
+        messages = assigned_deliveries(lake.read_frame(table, [day]), ledger)
+        return Made(
+            messages.assign(snapshot_date=day),
+            generation=found.generation,
+            inputs={f"{table.name}/{day}": found.content_hash},
+            metadata={
+                "messages": len(messages),
+                "bounced": int(messages["is_bounced"].sum()),
+                "to_controls": int(messages["is_control"].eq(True).sum()),
+                "to_nobody_assigned": int(messages["arm"].isna().sum()),
+            },
+        )
+
+    @daily_asset(
         CAMPAIGN_OUTCOMES,
         partitions,
-        deps=[lake_key("campaign_assignments"), lake_key("orders")],
+        deps=[lake_key("campaign_assignments"), lake_key("orders"), lake_key("deliveries")],
         group="campaigns",
         owner=SCIENCE,
-        description="What each finished campaign earned, by intention to treat, with intervals.",
+        description=(
+            "What became of each assigned customer, on the day on which the window closed, and "
+            "again when most of what comes back has."
+        ),
         kinds={"deltalake"},
+        code_version="2",
     )
     def campaign_outcomes(run: Run, day: date) -> Made:
         import pandas as pd
 
-        from ml.campaigns.outcomes import measure
+        from ml.campaigns.outcomes import due_on
 
-        ledger = _ledger(run)
-        ledger = ledger[ledger["assigned_date"] <= day]
-        rows, hashes = [], {}
-        for campaign in _campaigns(run):
+        tables = mart_tables()
+        generation = run.platform.lake.require(tables["orders"], day).generation
+        ledger, rows, hashes = _ledger_of(run, day), [], {}
+        for campaign in _started(run):
             own = ledger[ledger["campaign_id"] == campaign.id]
-            if own.empty or min(own["assigned_date"]) >= day:
-                continue
-            until = min(day, campaign.window_end_date)
-            is_over = day >= campaign.window_end_date
-            orders = _orders(run, min(own["assigned_date"]), until) if is_over else _no_orders()
-            measured = measure(campaign, own, orders, as_of=until)
-            rows.append(measured.assign(snapshot_date=day))
-            hashes[f"{CAMPAIGN_ASSIGNMENTS.name}:{campaign.id}"] = campaign.config_sha256
+            due = due_on(own, day, campaign.outcome.return_lag_days)
+            if len(due):
+                rows.append(_outcomes(run, campaign, due, day).assign(snapshot_date=day))
+                hashes[f"{CAMPAIGN_ASSIGNMENTS.name}:{campaign.id}"] = campaign.config_sha256
         frame = (
             pd.concat(rows, ignore_index=True)
             if rows
             else pd.DataFrame(columns=list(CAMPAIGN_OUTCOMES.column_names))
         )
-        orders_table = mart_tables()["orders"]
+        counts = frame["campaign_id"].value_counts().sort_index()
         return Made(
             frame,
-            generation=run.platform.lake.require(orders_table, day).generation,
+            generation=generation,
             inputs=hashes,
+            metadata={f"closed_or_settled {name}": int(count) for name, count in counts.items()},
+        )
+
+    @daily_asset(
+        CAMPAIGN_RESULTS,
+        partitions,
+        deps=[
+            lake_key("campaign_assignments"),
+            lake_key("campaign_outcomes"),
+            lake_key("churn_scores"),
+        ],
+        group="campaigns",
+        owner=SCIENCE,
+        description="What each campaign earned, by intention to treat, and whether to believe it.",
+        kinds={"deltalake"},
+    )
+    def campaign_results(run: Run, day: date) -> Made:
+        import pandas as pd
+
+        ledger = _ledger_of(run, day)
+        standing = run.platform.lake.require(CAMPAIGN_OUTCOMES, day)
+        rows = [
+            _readings(run, campaign, own, day).assign(snapshot_date=day)
+            for campaign in _started(run)
+            if len(own := ledger[ledger["campaign_id"] == campaign.id])
+            and min(own["assigned_date"]) < day <= campaign.settled_date
+        ]
+        frame = (
+            pd.concat(rows, ignore_index=True)
+            if rows
+            else pd.DataFrame(columns=list(CAMPAIGN_RESULTS.column_names))
+        )
+        return Made(
+            frame,
+            generation=standing.generation,
+            inputs={f"{CAMPAIGN_OUTCOMES.name}/{day}": standing.content_hash},
             metadata={
                 f"{row['campaign_id']} {row['arm']} {row['metric']}": (
                     f"{row['effect']:+.4f} [{row['effect_low']:+.4f}, {row['effect_high']:+.4f}] "
@@ -166,7 +240,7 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
         lake, labels = run.platform.lake, mart_tables()["churn_labels"]
         found = lake.require(labels, day)
         keys = ["customer_key", "snapshot_date", "matured_date"]
-        treated = make(lake.read_frame(labels, [day], keys), _ledger(run))
+        treated = make(lake.read_frame(labels, [day], keys), _ledger_of(run, day))
         return Made(
             treated,
             generation=found.generation,
@@ -174,7 +248,14 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
             metadata={"treated_labels": len(treated)},
         )
 
-    return [campaign_assignments, campaign_cohorts, campaign_outcomes, label_treatments]
+    return [
+        campaign_assignments,
+        campaign_cohorts,
+        campaign_deliveries,
+        campaign_outcomes,
+        campaign_results,
+        label_treatments,
+    ]
 
 
 def _ledger(run: Run) -> pd.DataFrame:
@@ -225,30 +306,100 @@ def _campaigns(run: Run) -> tuple[Campaign, ...]:
     return run.once("campaigns", lambda: read_campaigns(run.platform.home))
 
 
-def _orders(run: Run, first: date, last: date) -> pd.DataFrame:
-    """Return the state of every order placed after `first`, as known at the end of `last`.
+def _ledger_of(run: Run, day: date) -> pd.DataFrame:
+    """Return the ledger's rows up to `day`; read once a run, by assets that do not add to it."""
+    ledger = run.once("ledger", lambda: _ledger(run))
+    return ledger[ledger["assigned_date"] <= day]
+
+
+def _started(run: Run) -> tuple[Campaign, ...]:
+    """Return the campaigns in the ledger, as they were registered."""
+
+    def find() -> tuple[Campaign, ...]:
+        return started_campaigns(run.platform.home, run.once("ledger", lambda: _ledger(run)))
+
+    return run.once("started", find)
+
+
+def _outcomes(run: Run, campaign: Campaign, due: pd.DataFrame, day: date) -> pd.DataFrame:
+    """Return what became of customers of one campaign, as known at the end of `day`.
 
     Raises:
-        NotPublishedError: a day between is not published; its orders would be missing.
+        NotPublishedError: a day of the window is not published; its orders would be missing.
     """
-    table = mart_tables()["orders"]
-    lake = run.platform.lake
-    days = [first + timedelta(days=n) for n in range(1, (last - first).days + 1)]
-    for day in days:
-        lake.require(table, day)
-    orders = lake.read_frame(table, days)
-    orders = orders.sort_values(["order_id", "snapshot_date"], kind="stable")
-    orders = orders.drop_duplicates("order_id", keep="last")
-    unknown = orders["margin_amount"].isna() | ~orders["is_margin_known"].astype(bool)
-    rate = run.platform.settings.margin_rate
-    orders.loc[unknown, "margin_amount"] = (
-        orders.loc[unknown, "revenue_amount"].astype("float64") * rate
+    from ml.campaigns.deliveries import as_messages
+    from ml.campaigns.outcomes import returns_of, unit_outcomes
+
+    first = min(due["assigned_date"]) + timedelta(days=1)
+    days = [first + timedelta(days=n) for n in range((day - first).days + 1)]
+    orders, deliveries = (_days_of(run, mart_tables()[name], days) for name in FACTS)
+    latest = orders.sort_values(["order_id", "snapshot_date"], kind="stable")
+    return unit_outcomes(
+        due,
+        latest.drop_duplicates("order_id", keep="last"),
+        day,
+        window_days=campaign.outcome.window_days,
+        settle_days=campaign.outcome.return_lag_days,
+        contact_costs={arm: float(campaign.contact_cost(arm)) for arm in campaign.weights},
+        returns=returns_of(orders),
+        deliveries=as_messages(deliveries),
+        margin_rate=run.platform.settings.margin_rate,
     )
-    return orders.reset_index(drop=True)
 
 
-def _no_orders() -> pd.DataFrame:
+def _readings(run: Run, campaign: Campaign, ledger: pd.DataFrame, day: date) -> pd.DataFrame:
+    """Return what one campaign earned as known at the end of `day`.
+
+    Raises:
+        NotPublishedError: a day on which windows closed or settled is not published.
+    """
+    from ml.campaigns.plan import COVARIATES, plan_of, read_from
+    from ml.campaigns.results import past_effects, read_out
+
+    lake, lag = run.platform.lake, timedelta(days=campaign.outcome.return_lag_days)
+    ends = set(ledger["window_end_date"])
+    due = sorted(d for d in ends | {end + lag for end in ends} if d <= day)
+    outcomes = _days_of(run, CAMPAIGN_OUTCOMES, due)
+    outcomes = outcomes[outcomes["campaign_id"] == campaign.id]
+    outcomes = outcomes.sort_values(["customer_key", "snapshot_date"], kind="stable")
+    outcomes = outcomes.drop_duplicates("customer_key", keep="last").reset_index(drop=True)
+
+    names = ["snapshot_date", "customer_key", *sorted(set(COVARIATES.values()))]
+    days = sorted(set(ledger["assigned_date"])) if len(outcomes) else []
+    scores = lake.read_frame(CHURN_SCORES, days, names, money_as_float=True)
+    ledger, outcomes, usable = read_from(ledger, outcomes, scores)
+    before = [d for d in lake.days(CAMPAIGN_RESULTS) if d < campaign.start_date]
+    past = lake.read_frame(CAMPAIGN_RESULTS, before) if len(outcomes) and before else None
+    return read_out(
+        plan_of(campaign, usable),
+        ledger,
+        outcomes,
+        day,
+        past=None if past is None else past_effects([_last_readings(past)]),
+    )
+
+
+def _last_readings(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the newest reading of each campaign, arm, metric and look."""
+    key = ["campaign_id", "arm", "metric", "look"]
+    return results.sort_values([*key, "snapshot_date"], kind="stable").drop_duplicates(
+        key, keep="last"
+    )
+
+
+def _days_of(run: Run, table: Table, days: Sequence[date]) -> pd.DataFrame:
+    """Return the rows of some days, money as float; each day is read once a run.
+
+    Raises:
+        NotPublishedError: one of them is not published.
+    """
     import pandas as pd
 
-    names = ["customer_key", "ordered_date", "revenue_amount", "margin_amount"]
-    return pd.DataFrame(columns=[*names, "is_wholly_cancelled"])
+    lake = run.platform.lake
+
+    def read(day: date) -> pd.DataFrame:
+        lake.require(table, day)
+        return lake.read_frame(table, [day], money_as_float=True)
+
+    frames = [run.once(f"{table.name}/{day}", partial(read, day)) for day in days]
+    return pd.concat(frames, ignore_index=True) if frames else lake.read_frame(table, [])

@@ -105,9 +105,8 @@ def export(
     posting = [_http(platform, url)] if url else []  # a bad address is refused before anything else
     with file_lock(home.exports / ".campaigns.lock"):  # of two exports at once, one comes second
         root = home.exports / "campaigns" / campaign_id
-        begun = _frozen_under(root, token)
-        if begun is not None:
-            return _go_on(platform, begun, posting)
+        if posting and (begun := _frozen_under(root, token)) is not None:
+            return _go_on(platform, begun, posting, approver)
         chosen = _select(platform, campaign_id, day)
         approved = export_cohort(**chosen.arguments, approver=approver, token=token)
         if not len(approved.cohort):
@@ -188,12 +187,20 @@ def _enter(
     _write_receipt(folder, receipt)
 
 
-def _go_on(platform: Platform, folder: Path, targets: Sequence[Target]) -> list[Path]:
+def _go_on(
+    platform: Platform, folder: Path, targets: Sequence[Target], approver: str
+) -> list[Path]:
     """Deliver a frozen export, less who may not be contacted any more by the last published day."""
     import pandas as pd
 
     from ml.campaigns.eligibility import has_consent
+    from ml.campaigns.export import ExportRefusedError
 
+    approved_by = json.loads((folder / RECEIPT).read_text(encoding="utf-8"))["approver"]
+    if approver.strip().casefold() != approved_by.casefold():
+        raise ExportRefusedError(
+            f"{folder.name} was approved by {approved_by}, not by {approver!r}"
+        )
     cohort = pd.read_parquet(folder / FROZEN)
     status_table, last = _last_status(platform)
     status = platform.lake.read_frame(status_table, [last])

@@ -1,0 +1,112 @@
+"""How a campaign file is read: the analysis plan that follows from it, before anybody is assigned.
+
+What belongs here: the translation of a file into `results.AnalysisPlan`, the covariates of its
+metrics, and what the analysis takes from ledger and scores. What does not: estimators (results.py),
+power (planning.py).
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ml.campaigns.definition import Campaign, Metric
+from ml.campaigns.planning import look_dates
+from ml.campaigns.results import AnalysisPlan, MetricPlan
+from ml.campaigns.strata import COLUMNS as STRATA
+
+STRATUM = "stratum"
+# What the model predicted on the day of assignment, as the covariate of what came true.
+COVARIATES: dict[Metric, str] = {
+    "retained": "churn_probability",
+    "order_count": "churn_probability",
+    "revenue_amount": "expected_margin_amount",
+    "discount_amount": "expected_margin_amount",
+    "margin_amount": "expected_margin_amount",
+    "net_margin_amount": "expected_margin_amount",
+    "profit_amount": "expected_margin_amount",
+}
+# Final only once most of what comes back has.
+SETTLED: frozenset[Metric] = frozenset({"net_margin_amount", "profit_amount"})
+
+
+def plan_of(campaign: Campaign, covariates: frozenset[str] = frozenset()) -> AnalysisPlan:
+    """The plan of a campaign file.
+
+    Its primary metric is the goal, guardrails must not be inferior, profit per customer decides and
+    is always read, the rest is secondary. Strata are those frozen in the ledger. An arm with a
+    discount is compared, for what it gave to would-be buyers, with the contacted arm without one.
+    covariates: those that are known of every customer; others do not adjust.
+    """
+    outcome = campaign.outcome
+    margins = {guardrail.metric: guardrail.margin for guardrail in outcome.guardrails}
+
+    def of(name: Metric) -> MetricPlan:
+        covariate = COVARIATES[name]
+        return MetricPlan(
+            name,
+            "goal"
+            if name == outcome.primary_metric
+            else "guardrail"
+            if name in margins
+            else "secondary",
+            is_proportion=name == "retained",
+            covariate=covariate if covariate in covariates else None,
+            minimum_effect=outcome.minimum_effects.get(name),
+            non_inferiority_margin=margins.get(name),
+            higher_is_better=name != "discount_amount",
+            settle_days=outcome.return_lag_days if name in SETTLED else 0,
+        )
+
+    names = dict.fromkeys((*outcome.metrics, "profit_amount"))
+    contacted = [arm for arm in campaign.arms if arm.name != campaign.control_arm]
+    plain = next((arm.name for arm in contacted if not arm.is_discount), campaign.control_arm)
+    return AnalysisPlan(
+        campaign.id,
+        campaign.control_arm,
+        campaign.weights,
+        tuple(of(name) for name in names),
+        campaign.start_date,
+        campaign.last_assignment_date,
+        outcome.window_days,
+        looks=look_dates(
+            campaign.start_date,
+            campaign.last_assignment_date,
+            outcome.window_days,
+            outcome.looks,
+        ),
+        planned_customers=outcome.planned_customers,
+        stratum=STRATUM,
+        baseline={arm.name: plain for arm in contacted if arm.is_discount},
+    )
+
+
+def read_from(
+    ledger: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame, frozenset[str]]:
+    """Ledger and outcomes as `results.read_out` takes them, and the covariates that may be used.
+
+    ledger: the rows of one campaign; its frozen strata become one column. scores: churn_scores of
+    the days of assignment (snapshot_date, customer_key and the covariates): each customer's is that
+    of their own day, never a later one. A customer whom the model did not score gets the mean of
+    the others, which says nothing of the arm; a covariate that nobody has is not used.
+    """
+    ledger = ledger.assign(
+        **{STRATUM: ledger[STRATA[0]].str.cat(ledger[STRATA[1]].astype(str), sep=" ")},
+        covariates_date=ledger["assigned_date"],
+    )
+    own = ledger[["customer_key", "assigned_date"]].merge(
+        scores,
+        left_on=["customer_key", "assigned_date"],
+        right_on=["customer_key", "snapshot_date"],
+        how="left",
+        validate="one_to_one",
+    )
+    names = sorted(set(COVARIATES.values()))
+    usable = []
+    for name in names:
+        own[name] = own[name].astype("float64")
+        if own[name].nunique() > 1:
+            own[name] = own[name].fillna(own[name].mean())
+            usable.append(name)
+    known = own.set_index("customer_key")[usable]
+    return ledger, outcomes.join(known, on="customer_key"), frozenset(usable)
