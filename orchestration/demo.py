@@ -22,13 +22,24 @@ if TYPE_CHECKING:
 
 SIMULATED = Shop("Europe/Berlin", "EUR", date(2024, 1, 1), date(2025, 6, 30), source="simulated")
 SEED = 7
-# The campaign is assigned this many days before the end, so that its window of 28 days has closed.
-CAMPAIGN_DAYS = 30
 # The last days, which are run daily; before them a model needs fortnightly snapshots only.
 LAST_DAYS = 7
+# The campaigns are assigned this many days before the end: their windows of 21 days have closed,
+# and the 14 days in which most returns come have passed, on the first of the last days.
+CAMPAIGN_DAYS = 21 + 14 + LAST_DAYS - 1
+# Lives of each customer in either world, from which the simulated truth is averaged: its error is a
+# tenth of the measured one's.
+REPLICATES = 10
+TRUE_METRICS = {
+    "retained": "is_retained",
+    "order_count": "order_count",
+    "revenue_amount": "revenue_amount",
+    "margin_amount": "margin_amount",
+}
 # A demo has nobody to protect. A known key makes two demos alike to the last digit.
 KNOWN_SECRET = "a-simulated-shop-has-no-secrets"
-EXAMPLE = Path(__file__).parent / "defs" / "campaigns" / "example_campaign.yaml"
+EXAMPLES = Path(__file__).parent / "defs" / "campaigns"
+CAMPAIGNS = {"winback.yaml": "example_campaign.yaml", "wake_up.yaml": "example_reminder.yaml"}
 
 
 def demo(
@@ -98,15 +109,15 @@ def _simulated(home: Home, customers: int) -> None:
 
     say(f"1/6  The simulated shop delivers {first} .. {enrolled}: {customers:,} customers")
     deliver(first, after)
-    _place_campaign(home, enrolled)
+    _place_campaigns(home, enrolled)
     say(f"2/6  Features and labels of past days, fortnightly, up to {enrolled}")
     run_history(home, enrolled)
     say(f"3/6  Training: six candidates, out of time, as of {enrolled}")
     run_training(home, enrolled)
-    say(f"4/6  The daily job for {enrolled}: scores, segments, at-risk list, campaign cohort")
+    say(f"4/6  The daily job for {enrolled}: scores, segments, at-risk list, campaign cohorts")
     run_days(home, enrolled, enrolled)
     _export(home)
-    say(f"5/6  The campaign runs: the shop delivers {after} .. {last}")
+    say(f"5/6  The campaigns run: the shop delivers {after} .. {last}")
     deliver(after, last + timedelta(days=1))
     daily = last - timedelta(days=LAST_DAYS - 1)
     before = daily - timedelta(days=1)
@@ -121,7 +132,7 @@ def _historic(home: Home) -> None:
     last = home.shop.last_day
     assert last is not None
     first = last - timedelta(days=LAST_DAYS - 1)
-    _place_campaign(home, last)
+    _place_campaigns(home, last)
     say(f"2/4  Features and labels of past days, fortnightly, up to {first}")
     run_history(home, first)
     say(f"3/4  Training: six candidates, out of time, as of {first}")
@@ -171,18 +182,19 @@ def _delivered(root: Path, source: str, data: Path, timezone: str, currency: str
     return home
 
 
-def _place_campaign(home: Home, day: date) -> None:
-    """Put the example campaign into the home, starting on `day`, unless it is there.
+def _place_campaigns(home: Home, day: date) -> None:
+    """Put the example campaigns into the home, starting on `day`, unless they are there.
 
     A source without e-mail addresses can only be reached by post.
     """
     channel = "email" if home.shop.source == "simulated" else "post"
-    target = home.campaigns / "winback.yaml"
-    if not target.is_file():
-        lines = EXAMPLE.read_text(encoding="utf-8").splitlines(keepends=True)
-        own = {"start_date:": f"start_date: {day}\n", "channel:": f"channel: {channel}\n"}
-        moved = [own.get(line.split(" ")[0], line) for line in lines]
-        write_atomically(target, "".join(moved).encode())
+    own = {"start_date:": f"start_date: {day}\n", "channels:": f"channels: [{channel}]\n"}
+    for name, example in CAMPAIGNS.items():
+        target = home.campaigns / name
+        if not target.is_file():
+            lines = (EXAMPLES / example).read_text(encoding="utf-8").splitlines(keepends=True)
+            moved = [own.get(line.split(" ")[0], line) for line in lines]
+            write_atomically(target, "".join(moved).encode())
 
 
 def _export(home: Home) -> None:
@@ -228,7 +240,7 @@ def summary(home: Home) -> str:
     parts = [
         _risk(platform, day),
         _segments(platform, day),
-        _campaigns(platform, day),
+        _campaigns(platform),
         _model(platform),
         _where(home, day),
     ]
@@ -285,12 +297,15 @@ def _segments(platform: Platform, day: date) -> str:
     )
 
 
-def _campaigns(platform: Platform, day: date) -> str:
-    from orchestration.tables import CAMPAIGN_ASSIGNMENTS, CAMPAIGN_COHORTS, CAMPAIGN_OUTCOMES
+def _campaigns(platform: Platform) -> str:
+    from orchestration.defs.campaigns.files import registered
+    from orchestration.tables import CAMPAIGN_ASSIGNMENTS, CAMPAIGN_COHORTS, CAMPAIGN_RESULTS
 
     lines = ["CAMPAIGNS"]
     ledger = platform.lake.read_frame(CAMPAIGN_ASSIGNMENTS)
     cohorts = platform.lake.read_frame(CAMPAIGN_COHORTS)
+    results = platform.lake.read_frame(CAMPAIGN_RESULTS)
+    truths = _truths(platform.home, results)
     for campaign, own in ledger.groupby("campaign_id"):
         arms = ", ".join(
             f"{arm} {n:,}" for arm, n in own["arm"].value_counts().sort_index().items()
@@ -304,37 +319,53 @@ def _campaigns(platform: Platform, day: date) -> str:
                 + ", ".join(f"{reason} {n:,}" for reason, n in why.items())
                 + ")"
             )
-    outcomes = platform.lake.read_frame(CAMPAIGN_OUTCOMES, [day])
-    truths = _truths(platform.home, platform, outcomes)
-    lines += [_outcome(row, truths) for row in outcomes.to_dict("records")]
+        read = results[results["campaign_id"] == campaign]
+        # The newest reading stands; one that is settled is not made again.
+        newest = read[read["snapshot_date"] == read["snapshot_date"].max()]
+        definition = registered(platform.home, str(campaign))
+        discounts = (
+            {arm.name for arm in definition.arms if arm.is_discount} if definition else set()
+        )
+        lines += [_reading(row, truths, discounts) for row in newest.to_dict("records")]
     return "\n".join(lines) if len(lines) > 1 else ""
 
 
-def _outcome(row: dict[Any, Any], truths: dict[tuple[str, str, str], float]) -> str:
+def _reading(
+    row: dict[Any, Any], truths: dict[tuple[str, str, str], float], discounts: set[str]
+) -> str:
     name = f"    {row['arm']} on {row['metric']}"
-    if row["status"] == "window_open":
-        return f"{name}: the window is open until {row['window_end_date']}"
     if row["effect"] is None or row["effect"] != row["effect"]:
-        return f"{name}: no effect shown, {row['status']} (p = {row['srm_p_value']:.2g})"
+        return f"{name}: {row['status'].replace('_', ' ')}; {row['reason']}"
     unit, sign = (100, " points") if row["metric"] == "retained" else (1, "")
     low, high = row["effect_low"] * unit, row["effect_high"] * unit
     text = (
         f"{name}: {row['effect'] * unit:+.2f}{sign} per customer [{low:+.2f}, {high:+.2f}], "
-        f"{row['status']}"
+        f"{row['status'].replace('_', ' ')}"
     )
     true = truths.get((row["campaign_id"], row["arm"], row["metric"]))
-    return text if true is None else f"{text}; simulated truth {true * unit:+.2f}"
+    if true is not None:
+        text += f"; simulated truth {true * unit:+.2f}"
+    given = row["given_to_would_be_buyers"]
+    if row["arm"] in discounts and given is not None and given == given:
+        text += f"; {given:,.0f} of discounts went to customers who would have bought anyway"
+    if isinstance(row["decision"], str):
+        text += f"; decision: {row['decision'].replace('_', ' ')}"
+    return text
 
 
-def _truths(
-    home: Home, platform: Platform, outcomes: pd.DataFrame
-) -> dict[tuple[str, str, str], float]:
-    """Return the true effect per campaign, arm and metric; only a simulated shop knows it."""
+def _truths(home: Home, results: pd.DataFrame) -> dict[tuple[str, str, str], float]:
+    """Return the true effect per campaign, arm and metric; only a simulated shop knows it.
+
+    Of the metrics that are final with the window: the simulation leaves returns out of its margin.
+    """
     import json
 
-    if home.shop.source != "simulated" or outcomes.empty:
+    import pandas as pd
+
+    if home.shop.source != "simulated" or results["effect"].notna().sum() == 0:
         return {}
     from ml.simulation import true_effects
+    from ml.simulation.campaigns import CONTROL
     from orchestration.defs.campaigns.files import read_campaigns
     from orchestration.defs.sources.simulated import shop_config, treatments
 
@@ -343,27 +374,26 @@ def _truths(
     config = shop_config(home, record["n_customers"], record["seed"])
     sent = treatments(home, home.shop.last_day)
     assert sent is not None
-    found = {}
+    found: dict[tuple[str, str, str], float] = {}
     for campaign in read_campaigns(home):
+        mine = sent["campaign_id"] == campaign.id
         for arm in campaign.arms:
-            if arm.name == campaign.control_arm:
+            own = sent[mine & sent["arm"].isin([arm.name, CONTROL])]
+            if arm.name == campaign.control_arm or own.empty:
                 continue
-            own = sent[
-                (sent["campaign_id"] == campaign.id)
-                & sent["arm"].isin([arm.name, campaign.control_arm])
-            ].copy()
-            if own.empty:
-                continue
-            own["arm"] = own["arm"].replace(campaign.control_arm, "control")
-            # The outcome counts from the day after assignment, which is the day of sending.
+            # The outcome counts from the day after assignment, which is the day of sending. The
+            # contacts of the other campaigns happen with and without this one.
             effects = true_effects(
-                config, own, campaign.id, campaign.outcome.window_days - 1, n_replicates=20
+                config,
+                pd.concat([own, sent[~mine]], ignore_index=True),
+                campaign.id,
+                campaign.outcome.window_days - 1,
+                n_replicates=REPLICATES,
             ).mean(numeric_only=True)
-            cost = float(campaign.contact_cost(arm.name))
-            found[campaign.id, arm.name, "retained"] = effects["effect_is_retained"]
-            found[campaign.id, arm.name, "order_count"] = effects["effect_order_count"]
-            found[campaign.id, arm.name, "revenue_amount"] = effects["effect_revenue_amount"]
-            found[campaign.id, arm.name, "margin_amount"] = effects["effect_margin_amount"] - cost
+            found |= {
+                (campaign.id, arm.name, metric): effects[f"effect_{column}"]
+                for metric, column in TRUE_METRICS.items()
+            }
     return found
 
 

@@ -332,7 +332,7 @@ CAMPAIGN_RESULTS = Table(
         campaign_id string: immutable id of the campaign
         arm string: the arm compared with the control
         metric string: what is measured, per assigned customer
-        look integer 1..: number of the look; the last planned one is the end
+        look integer 0..: number of the look, 0 before the first; the last planned one is the end
         look_date date: outcomes known at the end of this day are in
         is_final boolean: all windows have closed
         role string goal|guardrail|secondary: goal, guardrail or secondary

@@ -357,8 +357,9 @@ def _readings(run: Run, campaign: Campaign, ledger: pd.DataFrame, day: date) -> 
     from ml.campaigns.results import past_effects, read_out
 
     lake, lag = run.platform.lake, timedelta(days=campaign.outcome.return_lag_days)
-    ends = set(ledger["window_end_date"])
-    due = sorted(d for d in ends | {end + lag for end in ends} if d <= day)
+    ends = {end for end in set(ledger["window_end_date"]) if end <= day}
+    # What is settled stands there whole; before that, what was known when the window closed.
+    due = sorted({end + lag if end + lag <= day else end for end in ends})
     outcomes = _days_of(run, CAMPAIGN_OUTCOMES, due)
     outcomes = outcomes[outcomes["campaign_id"] == campaign.id]
     outcomes = outcomes.sort_values(["customer_key", "snapshot_date"], kind="stable")

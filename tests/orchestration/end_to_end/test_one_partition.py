@@ -32,7 +32,10 @@ from orchestration.resources.content import arrow_schema
 from orchestration.resources.instance import open_instance
 from orchestration.tables import (
     AT_RISK_LIST,
+    CAMPAIGN_ASSIGNMENTS,
+    CAMPAIGN_DELIVERIES,
     CAMPAIGN_OUTCOMES,
+    CAMPAIGN_RESULTS,
     CHURN_SCORES,
     CUSTOMER_SEGMENTS,
     UPLIFT_SCORES,
@@ -260,17 +263,48 @@ def test_every_stage_counts_the_same_customers(enrolled: Enrolled) -> None:
         assert not set(status.loc[late, "customer_key"]) & active
 
 
-def test_outcome_is_read_after_the_window(enrolled: Enrolled) -> None:
-    outcomes = enrolled.read.lake.read_frame(CAMPAIGN_OUTCOMES, DAYS)
-    assert set(outcomes["campaign_id"]) == {CAMPAIGN_ID}
-    by_day = outcomes.groupby("snapshot_date")["status"].agg(set).to_dict()
+def test_outcomes_are_told_when_windows_close_and_when_returns_have_come(
+    enrolled: Enrolled,
+) -> None:
+    lake = enrolled.read.lake
+    ledger = lake.read_frame(CAMPAIGN_ASSIGNMENTS).set_index("customer_key")
+    outcomes = lake.read_frame(CAMPAIGN_OUTCOMES)
+    closed, settled = EMPTY - timedelta(days=1), EMPTY
+    assert set(outcomes["snapshot_date"]) == {closed, settled}
+    orders = lake.read_frame(mart_tables()["orders"], DAYS)
+    orders = orders.sort_values("snapshot_date").drop_duplicates("order_id", keep="last")
+    within = orders["ordered_date"].between(FIRST, closed) & ~orders["is_wholly_cancelled"]
+    spent = orders[within].groupby("customer_key")["revenue_amount"].sum()
+    for day in (closed, settled):
+        rows = outcomes[outcomes["snapshot_date"] == day].set_index("customer_key")
+        assert rows["arm"].to_dict() == ledger["arm"].to_dict(), "everybody who was assigned"
+        assert set(rows["settled_date"]) == {settled}
+        buyers = rows.index[rows["order_count"] > 0]
+        assert set(buyers) == set(spent.index) & set(rows.index)
+        assert len(buyers) > 0
+        assert (rows.loc[buyers, "revenue_amount"] == spent[buyers]).all()
+        assert not rows.loc[rows["arm"] == "control", "is_sent"].any()
+        assert rows["is_sent"].sum() > 0
+    messages = lake.read_frame(CAMPAIGN_DELIVERIES)
+    sent = set(messages["customer_key"])
+    assert sent == set(rows.index[rows["is_sent"].astype(bool)])
+    assert (messages["arm"] == messages["customer_key"].map(ledger["arm"])).all()
+
+
+def test_a_campaign_is_read_after_the_window(enrolled: Enrolled) -> None:
+    results = enrolled.read.lake.read_frame(CAMPAIGN_RESULTS, DAYS)
+    assert set(results["campaign_id"]) == {CAMPAIGN_ID}
+    by_day = results.groupby("snapshot_date")["status"].agg(set).to_dict()
     assert ENROLLED not in by_day
     assert by_day[FIRST] == {"window_open"}
     for day in (EMPTY - timedelta(days=1), EMPTY):  # three days after the assignment, and later
-        assert by_day[day] <= {"ok", "underpowered"}
-        rows = outcomes[outcomes["snapshot_date"] == day]
-        assert rows["effect"].notna().all()
-        assert set(rows["metric"]) == {"retained", "order_count", "revenue_amount", "margin_amount"}
+        rows = results[results["snapshot_date"] == day]
+        read = rows[rows["effect"].notna()]
+        assert set(read["status"]) <= {"ok", "underpowered", "needs_review"}
+        assert set(rows["arm"]) == {"coupon", "reminder"}
+        metrics = {"retained", "order_count", "revenue_amount", "margin_amount"}
+        settled = {"profit_amount"} if day == EMPTY else set()
+        assert set(read["metric"]) == metrics | settled
 
 
 # -- identities ------------------------------------------------------------------------------------

@@ -74,7 +74,11 @@ arms:
   - {{name: coupon, weight: 0.5, play: coupon, offer: "=10 off your next order"}}
 control_arm: control
 audience: [{{field: lifecycle, operator: "=", value: active}}]
-outcome: {{window_days: 3, primary_metric: retained, minimum_effects: {{retained: 0.05}}}}
+outcome:
+  window_days: 3
+  return_lag_days: 1
+  primary_metric: retained
+  minimum_effects: {{retained: 0.05}}
 contact_cost_amount: 0.05
 """
 
