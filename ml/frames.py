@@ -1,13 +1,16 @@
 """Joins of frames that have one row per customer.
 
-What belongs here: the one join that daily frames need, checked and cheap. What does not: what is
-joined, and why.
+What belongs here: the one join that daily frames need, checked and cheap, and looking keys up. What
+does not: what is joined, and why.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 KEY = "customer_key"
@@ -49,3 +52,16 @@ def join_customers(
     else:
         left, right = left.reset_index(drop=True), right.reindex(places)
     return pd.concat([left, right.reset_index(drop=True)], axis=1)
+
+
+def is_among(keys: pd.Series, wanted: Iterable[str]) -> npt.NDArray[np.bool_]:
+    """Return which of `keys` are among `wanted`, in the order of `keys`.
+
+    As `keys.isin(wanted)`, which on strings of Arrow makes an object of every one of them.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    given = wanted if isinstance(wanted, pd.Series) else list(wanted)
+    found = pc.is_in(pa.array(keys, pa.string()), value_set=pa.array(given, pa.string()))
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)

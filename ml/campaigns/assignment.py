@@ -13,6 +13,7 @@ left 24 of 28 dated pairs of campaigns correlated; ranking within strata flipped
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable
 from datetime import date, timedelta
@@ -108,7 +109,9 @@ def randomise(campaign: Campaign, customer_keys: Iterable[str], day: date) -> pd
     left out) and exclusion_reason (global_holdout, outside_layer_share, outside_coverage or null).
     Raising the coverage never moves a customer who was in: the arm has a draw of its own.
     """
-    keys = sorted(set(customer_keys))
+    keys = list(customer_keys)
+    if not all(first < second for first, second in itertools.pairwise(keys)):
+        keys = sorted(set(keys))
     frame = pd.DataFrame(
         {
             "customer_key": pd.Series(keys, dtype="str"),
@@ -177,9 +180,11 @@ def ledger_rows(
     rows = drawn[drawn["arm"].notna()].reset_index(drop=True)
     if rows.empty:
         return empty_ledger()
-    for name in STRATA:
-        known = None if strata is None else rows["customer_key"].map(strata[name])
-        rows[name] = UNKNOWN if known is None else known.astype("object").fillna(UNKNOWN)
+    if strata is None:
+        rows[list(STRATA)] = UNKNOWN
+    else:
+        known = strata.reindex(pd.Index(rows["customer_key"])).fillna(UNKNOWN)
+        rows[list(STRATA)] = known[list(STRATA)].to_numpy(dtype=object)
     return rows.assign(
         assigned_date=day,
         campaign_id=campaign.id,

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from datetime import date
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from ml.campaigns.assignment import (
@@ -25,7 +26,7 @@ from ml.campaigns.definition import Campaign, refuse_changed
 from ml.campaigns.eligibility import first_exclusion
 from ml.campaigns.strata import SOURCES as STRATA_SOURCES
 from ml.campaigns.strata import strata
-from ml.frames import join_customers
+from ml.frames import is_among, join_customers
 
 COHORT_COLUMNS = [
     "snapshot_date",
@@ -70,43 +71,51 @@ def build_cohort(
     if not campaign.assigns_on(day):
         return empty_ledger(), empty_cohort()
 
-    own = ledger[ledger["campaign_id"] == campaign.id].set_index("customer_key")
+    own = ledger[ledger["campaign_id"] == campaign.id]
     today = own[own["assigned_date"] == day]
     before = own[own["assigned_date"] < day]
     targeted = _targeted(campaign, status, tables)
-    reason = first_exclusion(campaign, targeted, day, ledger, suppressed)
-    reason[reason.index.isin(before.index)] = "already_assigned"
+    keys = targeted["customer_key"]
+    excluded = first_exclusion(campaign, targeted, day, ledger, suppressed)
+    reason = excluded.to_numpy(dtype=object, copy=True)
+    reason[is_among(keys, before["customer_key"])] = "already_assigned"
     _limit(campaign, targeted, reason, enrolled=len(before))
 
-    eligible = list(reason.index[reason.isna()])
-    drawn = randomise(campaign, eligible, day)
-    reason.loc[drawn["customer_key"]] = drawn["exclusion_reason"].to_numpy()
+    is_eligible = pd.isna(reason)
+    drawn = randomise(campaign, keys[is_eligible], day)  # in the same order: keys are sorted
+    reason[is_eligible] = drawn["exclusion_reason"].to_numpy(dtype=object)
     if closed or is_closed(campaign, day, ledger):
+        enrolled = today
         new = empty_ledger()
     else:
-        frozen = strata(targeted).set_axis(targeted["customer_key"], axis="index")
-        new = ledger_rows(campaign, drawn, day, frozen)
-    enrolled = (
-        pd.concat([today, new.set_index("customer_key")])
-        if len(today)
-        else new.set_index("customer_key")
-    )
+        frozen = strata(targeted).set_axis(keys, axis="index")
+        enrolled = new = ledger_rows(campaign, drawn, day, frozen)
 
     # The ledger is the truth: its customers are listed even if the data no longer target them.
-    keys = sorted(set(reason.index) | set(enrolled.index))
-    cohort = pd.DataFrame({"customer_key": pd.Series(keys, dtype="str")})
-    cohort["arm"] = cohort["customer_key"].map(enrolled["arm"]).astype("object")
-    cohort["propensity"] = cohort["customer_key"].map(enrolled["propensity"]).astype("float64")
-    cohort["is_eligible"] = cohort["arm"].notna()
-    cohort["exclusion_reason"] = (
-        cohort["customer_key"].map(reason).astype("object").where(~cohort["is_eligible"], None)
+    gone = enrolled.loc[~is_among(enrolled["customer_key"], keys), "customer_key"]
+    if len(gone):
+        listed = pd.Series(sorted([*keys, *gone]), dtype="str")
+        reason = pd.Series(reason, index=keys).reindex(listed).to_numpy(dtype=object, copy=True)
+        keys = listed
+    at = pd.Index(keys).get_indexer(pd.Index(enrolled["customer_key"]))
+    arm = np.full(len(keys), None, dtype=object)
+    propensity = np.full(len(keys), np.nan)
+    arm[at], propensity[at] = enrolled["arm"], enrolled["propensity"]
+    is_in = np.zeros(len(keys), dtype=bool)
+    is_in[at] = True
+    reason[pd.isna(reason)] = "day_closed"
+    reason[is_in] = None
+    cohort = pd.DataFrame(
+        {
+            "snapshot_date": day,
+            "campaign_id": campaign.id,
+            "customer_key": keys.reset_index(drop=True).astype("str"),
+            "is_eligible": is_in,
+            "exclusion_reason": pd.Series(reason, dtype="object"),
+            "arm": pd.Series(arm, dtype="object"),
+            "propensity": propensity,
+        }
     )
-    missed = ~cohort["is_eligible"] & cohort["exclusion_reason"].isna()
-    cohort.loc[missed, "exclusion_reason"] = "day_closed"
-    for column in ("arm", "exclusion_reason"):
-        cohort[column] = cohort[column].where(cohort[column].notna(), None)
-    cohort["snapshot_date"] = day
-    cohort["campaign_id"] = campaign.id
     return new, cohort[COHORT_COLUMNS]
 
 
@@ -135,7 +144,9 @@ def _targeted(
     return frame[keep].sort_values("customer_key").reset_index(drop=True)
 
 
-def _limit(campaign: Campaign, targeted: pd.DataFrame, reason: pd.Series, enrolled: int) -> None:
+def _limit(
+    campaign: Campaign, targeted: pd.DataFrame, reason: npt.NDArray[np.object_], enrolled: int
+) -> None:
     """Mark who is beyond the limit of the file, then who is beyond what the budget still pays for.
 
     First come those with the greatest value of the limit's field; without one the hash of the
@@ -144,18 +155,17 @@ def _limit(campaign: Campaign, targeted: pd.DataFrame, reason: pd.Series, enroll
     limit, affordable = campaign.limit, campaign.affordable_customers
     if limit is None and affordable is None:
         return
-    left = targeted[reason.isna().to_numpy()]
-    keys = left["customer_key"]
+    left = np.flatnonzero(pd.isna(reason))
     if limit is not None:
-        value = left[limit.field].astype("float64")
+        value = targeted[limit.field].astype("float64").to_numpy()[left]
     else:
-        value = pd.Series(-uniforms(coverage_key(campaign), keys), index=left.index)
-    order = keys.iloc[np.lexsort((keys, -value.to_numpy()))]
+        value = -uniforms(coverage_key(campaign), targeted["customer_key"].iloc[left])
+    order = left[np.argsort(-value, kind="stable")]  # customers are sorted: ties by key
     if limit is not None:
-        reason.loc[order.iloc[limit.customers :]] = "beyond_limit"
-        order = order.iloc[: limit.customers]
+        reason[order[limit.customers :]] = "beyond_limit"
+        order = order[: limit.customers]
     if affordable is not None:
-        reason.loc[order.iloc[max(0, affordable - enrolled) :]] = "beyond_budget"
+        reason[order[max(0, affordable - enrolled) :]] = "beyond_budget"
 
 
 def _all_on(dates: pd.Series, day: date) -> bool:

@@ -12,9 +12,11 @@ from datetime import date, timedelta
 from typing import get_args
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from ml.campaigns.definition import Campaign, Rule
+from ml.frames import is_among
 
 RULES: tuple[Rule, ...] = get_args(Rule)
 
@@ -40,9 +42,9 @@ def first_exclusion(
     rules = campaign.eligibility
     keys = status["customer_key"]
     held, washing = in_layer(campaign, day, ledger)
-    fired: dict[Rule, pd.Series] = {
+    fired: dict[Rule, pd.Series | npt.NDArray[np.bool_]] = {
         "no_consent": reachable_by(campaign.channels, status).isna(),
-        "suppressed": keys.isin(list(suppressed)),
+        "suppressed": is_among(keys, suppressed),
         "business_account": status["account_type"].eq("business"),
         "complaint": _count(status, "open_ticket_count") + _count(status, "ticket_count_30d") > 0,
         "low_rating": _count(status, "low_rating_count_90d") > 0,
@@ -51,11 +53,11 @@ def first_exclusion(
         "recent_order": status["days_since_last_order"].astype("float64") < rules.recent_order_days,
         "contact_cap": (_contacts(campaign, status, day, ledger, 7) >= rules.max_contacts_7d)
         | (_contacts(campaign, status, day, ledger, 30) >= rules.max_contacts_30d),
-        "in_other_campaign": keys.isin(held),
-        "wash_out": keys.isin(washing),
+        "in_other_campaign": is_among(keys, held),
+        "wash_out": is_among(keys, washing),
     }
     applied = [rule for rule in RULES if rules.applies(rule)]
-    masks = [fired[rule].fillna(False).to_numpy(dtype=bool) for rule in applied]
+    masks = [pd.Series(fired[rule]).fillna(False).to_numpy(dtype=bool) for rule in applied]
     reason = np.select(masks, applied, default="") if len(status) else np.array([], dtype=str)
     named = pd.Series(reason, index=keys, dtype="object", name="exclusion_reason")
     return named.where(named != "", None)
@@ -91,7 +93,7 @@ def in_layer(campaign: Campaign, day: date, ledger: pd.DataFrame) -> tuple[set[s
 
 def planned_contacts(
     campaign: Campaign, status: pd.DataFrame, day: date, ledger: pd.DataFrame, days: int
-) -> pd.Series:
+) -> npt.NDArray[np.float64]:
     """Assignments by other campaigns in the last `days` days that no message accounts for yet.
 
     Who is assigned on a day is contacted on the next, and the shop tells of it later still: without
@@ -101,16 +103,20 @@ def planned_contacts(
     """
     rows = _before(campaign, day, ledger)
     rows = rows[rows["assigned_date"] >= day - timedelta(days=days)]
-    if rows.empty:
-        return pd.Series(0.0, index=status.index)
-    keys = status["customer_key"]
-    is_control = rows["is_control"].fillna(False).astype(bool)
-    controls = keys.map(rows.loc[is_control, "customer_key"].value_counts()).fillna(0.0)
-    treated = rows[~is_control].groupby("customer_key")["assigned_date"]
-    newest = pd.to_datetime(keys.map(treated.max()))
-    told = pd.to_datetime(status["last_contact_date"]) > newest
-    pending = keys.map(treated.size()).fillna(0.0).mask(told, 0.0)
-    return (controls + pending).astype("float64")
+    counts = np.zeros(len(status))
+    if rows.empty or status.empty:
+        return counts
+    at = pd.Index(status["customer_key"]).get_indexer(pd.Index(rows["customer_key"]))
+    is_control = rows["is_control"].fillna(False).to_numpy(dtype=bool)
+    controls = np.bincount(at[(at >= 0) & is_control], minlength=len(status))
+    treated = (at >= 0) & ~is_control
+    pending = np.bincount(at[treated], minlength=len(status))
+    assigned = pd.to_datetime(rows["assigned_date"]).to_numpy("datetime64[D]").astype(np.int64)
+    newest = np.zeros(len(status), dtype=np.int64)
+    np.maximum.at(newest, at[treated], assigned[treated])
+    contacted = pd.to_datetime(status["last_contact_date"]).to_numpy("datetime64[D]")
+    is_told = ~np.isnat(contacted) & (contacted.astype(np.int64) > newest)
+    return counts + controls + np.where(is_told, 0, pending)
 
 
 def _contacts(
