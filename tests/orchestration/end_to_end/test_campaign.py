@@ -6,6 +6,9 @@ import csv
 import io
 import json
 import sqlite3
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -31,7 +34,9 @@ from orchestration.defs.campaigns.export import (
 )
 from orchestration.defs.campaigns.files import registered
 from orchestration.demo import _export
+from orchestration.resources.activation import DeliveryError, is_signed
 from orchestration.resources.home import HomeError
+from orchestration.runs import RunFailedError, run_days
 from orchestration.tables import CAMPAIGN_ASSIGNMENTS, CAMPAIGN_COHORTS
 
 if TYPE_CHECKING:
@@ -184,3 +189,67 @@ def test_the_shop_sends_to_whom_the_cohort_names(enrolled: Enrolled) -> None:
     assert set(sent["customer_id"]) <= {person.customer_id for person in known.values()}
     assert len(sent) > 0
     assert set(shop_days(sent["sent_at"])) == {FIRST}
+
+
+def test_a_broken_delivery_goes_on_without_who_was_suppressed_since(
+    copy: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tool refuses at first; then a customer is put on the list, and the rest arrives once."""
+    _prolong(copy, forget=10**6)
+    monkeypatch.setenv("HOLDFAST_ACTIVATION_SECRET", "known-to-both-sides")
+    bodies: list[bytes] = []
+
+    class Tool(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            signature = self.headers["X-Holdfast-Signature"]
+            assert is_signed(b"known-to-both-sides", body, signature, int(time.time()))
+            bodies.append(body)
+            self.send_response(403 if len(bodies) == 1 else 200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Tool)
+    Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/cohorts"
+    token = token_in(preview(copy, CAMPAIGN_ID, None))
+    try:
+        with pytest.raises(DeliveryError, match="HTTP 403"):
+            export(copy, CAMPAIGN_ID, None, APPROVER, token, url)
+        (receipt,) = (
+            path
+            for path in (copy.exports / "campaigns" / CAMPAIGN_ID).glob("*/receipt.json")
+            if json.loads(path.read_text())["export_id"] == token
+        )
+        frozen = pd.read_parquet(receipt.parent / "email.parquet")
+        files, posted = json.loads(receipt.read_text())["deliveries"]
+        assert (files["is_complete"], posted["is_complete"]) == (True, False)
+
+        gone = frozen["customer_id"].iloc[0]
+        (copy.campaigns / "suppression.csv").write_text(f"customer_id\n{gone}\n")
+        with pytest.raises(ExportRefusedError, match="approved by"):
+            export(copy, CAMPAIGN_ID, None, "Somebody else", token, url)
+        export(copy, CAMPAIGN_ID, None, APPROVER, token, url)
+        export(copy, CAMPAIGN_ID, None, APPROVER, token, url)  # nothing is left to send
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert len(bodies) == 2
+    sent = [json.loads(line)["customer_id"] for line in bodies[1].splitlines()]
+    assert sent == list(frozen["customer_id"].iloc[1:])
+    posted = json.loads(receipt.read_text())["deliveries"][1]
+    assert (posted["is_complete"], posted["withheld"]) == (True, 1)
+    assert posted["parts"][0]["rows"] == len(frozen) - 1
+    assert "already_exported" in preview(copy, CAMPAIGN_ID, None)
+
+
+def test_a_campaign_that_was_changed_enrols_nobody_and_says_what_would_move(copy: Home) -> None:
+    path = copy.campaigns / "stay.yaml"
+    path.write_text(path.read_text().replace("weight: 0.2", "weight: 0.3"))
+    path.write_text(path.read_text().replace("weight: 0.5", "weight: 0.4"))
+    with pytest.raises(RunFailedError) as caught:
+        run_days(copy, ENROLLED, ENROLLED)
+    assert "arms.1.weight was 0.2 and is 0.3, which would move customers" in str(caught.value)
