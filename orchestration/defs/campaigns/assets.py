@@ -24,6 +24,7 @@ from orchestration.tables import (
     CAMPAIGN_OUTCOMES,
     CAMPAIGN_RESULTS,
     CHURN_SCORES,
+    CUSTOMER_SEGMENTS,
     LABEL_TREATMENTS,
     mart_tables,
 )
@@ -159,9 +160,8 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
 
         tables = mart_tables()
         generation = run.platform.lake.require(tables["orders"], day).generation
-        ledger, rows, hashes = _ledger_of(run, day), [], {}
-        for campaign in _started(run):
-            own = ledger[ledger["campaign_id"] == campaign.id]
+        rows, hashes = [], {}
+        for campaign, own in _experiments(run, day):
             due = due_on(own, day, campaign.outcome.return_lag_days)
             if len(due):
                 rows.append(_outcomes(run, campaign, due, day).assign(snapshot_date=day))
@@ -195,13 +195,11 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
     def campaign_results(run: Run, day: date) -> Made:
         import pandas as pd
 
-        ledger = _ledger_of(run, day)
         standing = run.platform.lake.require(CAMPAIGN_OUTCOMES, day)
         rows = [
             _readings(run, campaign, own, day).assign(snapshot_date=day)
-            for campaign in _started(run)
-            if len(own := ledger[ledger["campaign_id"] == campaign.id])
-            and min(own["assigned_date"]) < day <= campaign.settled_date
+            for campaign, own in _experiments(run, day)
+            if min(own["assigned_date"]) < day <= campaign.settled_date
         ]
         frame = (
             pd.concat(rows, ignore_index=True)
@@ -319,6 +317,44 @@ def _started(run: Run) -> tuple[Campaign, ...]:
         return started_campaigns(run.platform.home, run.once("ledger", lambda: _ledger(run)))
 
     return run.once("started", find)
+
+
+def _experiments(run: Run, day: date) -> list[tuple[Campaign, pd.DataFrame]]:
+    """Return what is measured on `day`: each campaign with its rows of the ledger.
+
+    On the days on which a quarter closes and settles the global holdout is among them, where the
+    eve of the quarter was published and the orders of every day since.
+    """
+    ledger = _ledger_of(run, day)
+    found = [(campaign, ledger[ledger["campaign_id"] == campaign.id]) for campaign in _started(run)]
+    return [(campaign, own) for campaign, own in found if len(own)] + _holdouts(run, day)
+
+
+def _holdouts(run: Run, day: date) -> list[tuple[Campaign, pd.DataFrame]]:
+    from ml.campaigns.holdout import holdout_campaign, holdout_ledger, quarter_of
+    from ml.campaigns.strata import SOURCES
+    from ml.frames import join_customers
+
+    shares = {campaign.global_holdout for campaign in _campaigns(run)} - {0.0}
+    found: list[tuple[Campaign, pd.DataFrame]] = []
+    for share in shares:  # one, the same in all files
+        first, _ = quarter_of(day)
+        for within in (day, first - timedelta(days=1)):
+            quarter = holdout_campaign(within, share)
+            if day not in (quarter.window_end_date, quarter.settled_date):
+                continue
+            lake, tables = run.platform.lake, audience_tables()
+            eve = quarter.start_date
+            days = {eve + timedelta(days=n) for n in range(1, (day - eve).days + 1)}
+            facts = [set(lake.days(mart_tables()[name])) for name in FACTS]
+            standing = [lake.publication(table, eve) for table in (tables[0], CUSTOMER_SEGMENTS)]
+            if not all(standing) or not all(days <= published for published in facts):
+                run.log(f"{quarter.id}: not every day since {eve} is published; it is not read")
+                continue
+            status = lake.read_frame(tables[0], [eve], ["customer_key", SOURCES[0]])
+            score = lake.read_frame(CUSTOMER_SEGMENTS, [eve], ["customer_key", SOURCES[1]])
+            found.append((quarter, holdout_ledger(quarter, join_customers(status, score))))
+    return found
 
 
 def _outcomes(run: Run, campaign: Campaign, due: pd.DataFrame, day: date) -> pd.DataFrame:
