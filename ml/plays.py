@@ -6,7 +6,9 @@ who is on the list (at_risk.py), reading the file.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from datetime import date
 from typing import Annotated, Any, Literal
 
 import pandas as pd
@@ -15,6 +17,7 @@ from pydantic import Field, model_validator
 from ml.campaigns.audience import Condition, meets
 from ml.campaigns.definition import Channel, Words
 from ml.campaigns.eligibility import reachable_by
+from ml.campaigns.export import Handover
 from ml.documents import Document, DocumentError, parse
 
 Action = Literal["service_call", "personal_call", "coupon", "reminder"]
@@ -87,3 +90,21 @@ def suggest(plays: Plays, customers: pd.DataFrame) -> pd.DataFrame:
         found["suggested_play"] = found["suggested_play"].mask(fits, rule.play)
         found["contact_channel"] = found["contact_channel"].mask(fits, channel)
     return found
+
+
+def handover_of(plays: Plays, play: Action, day: date, global_holdout: float) -> Handover:
+    """What is handed over of one play of one day's list: approved, consented, once.
+
+    Nobody is drawn: whoever is on the list gets the play. The global holdout is left out there,
+    too: it is held out from everything.
+    """
+    rules = plays.model_dump_json()
+    return Handover(
+        id=f"at_risk_{play}_{day:%Y%m%d}",
+        name=f"At-risk list, {play.replace('_', ' ')}",
+        approver=plays.approver,
+        channels=plays.channels[play],
+        offers={play: (play, "")},
+        global_holdout=global_holdout,
+        fingerprint=hashlib.sha256(rules.encode()).hexdigest(),
+    )

@@ -230,7 +230,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--reason", default="asked for on the command line")
 
     sub = command("campaign", _campaign, "preview or export the cohort of a campaign")
-    sub.add_argument("campaign", help="its id")
+    sub.add_argument("campaign", help="its id; at_risk_<play> for a play of the at-risk list")
     sub.add_argument("--day", type=day, help="the last published day, which is the default")
     sub.add_argument("--approver", help="without one this is a dry run")
     sub.add_argument("--token", default="", help="what the dry run printed")

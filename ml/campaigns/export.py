@@ -23,7 +23,7 @@ import pandas as pd
 
 from ml.campaigns.addresses import Field, hashed, normalise
 from ml.campaigns.assignment import in_global_holdout
-from ml.campaigns.definition import Campaign
+from ml.campaigns.definition import Campaign, Channel
 from ml.campaigns.eligibility import has_consent
 
 # Which identity each channel needs. For push and post the shop's own tool knows the address; an
@@ -44,6 +44,40 @@ _INVISIBLE = frozenset("\u200b\u200c\u200d\u2060\u00ad\u180e\ufeff\u200e\u200f\u
 
 class ExportRefusedError(ValueError):
     """An export without dry run, without approver, or of something else than was approved."""
+
+
+@dataclass(frozen=True)
+class Handover:
+    """What is handed over, by whose leave and by which channels.
+
+    `offers`: play and words of each arm that gets something; an arm without an entry gets nothing.
+    `fingerprint` stands for the file that all this comes from.
+    """
+
+    id: str
+    name: str
+    approver: str
+    channels: tuple[Channel, ...]
+    offers: Mapping[str, tuple[str, str]]
+    global_holdout: float
+    fingerprint: str
+
+    @classmethod
+    def of(cls, campaign: Campaign) -> Handover:
+        """The handover of a campaign: its treated arms."""
+        return cls(
+            campaign.id,
+            campaign.name,
+            campaign.approver,
+            campaign.channels,
+            {
+                arm.name: (arm.play, arm.offer)
+                for arm in campaign.arms
+                if arm.name != campaign.control_arm
+            },
+            campaign.global_holdout,
+            campaign.config_sha256,
+        )
 
 
 @dataclass(frozen=True)
@@ -81,7 +115,7 @@ class Export:
 
 
 def dry_run(
-    campaign: Campaign,
+    campaign: Handover,
     cohort: pd.DataFrame,
     identities: pd.DataFrame,
     status: pd.DataFrame,
@@ -96,7 +130,7 @@ def dry_run(
 
 
 def export_cohort(
-    campaign: Campaign,
+    campaign: Handover,
     cohort: pd.DataFrame,
     identities: pd.DataFrame,
     status: pd.DataFrame,
@@ -135,7 +169,7 @@ def export_cohort(
 
 
 def _select(
-    campaign: Campaign,
+    campaign: Handover,
     cohort: pd.DataFrame,
     identities: pd.DataFrame,
     status: pd.DataFrame,
@@ -147,7 +181,7 @@ def _select(
         raise ValueError(f"the cohort holds other campaigns than {campaign.id}")
     if not (pd.to_datetime(status["snapshot_date"]).dt.date == export_date).all():
         raise ValueError(f"consent must be judged on {export_date}: status is of another day")
-    treated = cohort["arm"].notna() & (cohort["arm"] != campaign.control_arm)
+    treated = cohort["arm"].isin(list(campaign.offers))
     frame = (
         cohort.loc[treated, ["customer_key", "arm"]]
         .merge(identities, on="customer_key", how="left", validate="one_to_one")
@@ -181,9 +215,8 @@ def _select(
     drop(_is_double(frame, before), "duplicate_address")
 
     frame["campaign_id"] = campaign.id
-    for field in ("play", "offer"):
-        values: Mapping[str, str] = {arm.name: getattr(arm, field) for arm in campaign.arms}
-        frame[field] = frame["arm"].map(values)
+    for place, field in enumerate(("play", "offer")):
+        frame[field] = frame["arm"].map({arm: it[place] for arm, it in campaign.offers.items()})
     frames: dict[str, pd.DataFrame] = {
         channel: _columns_of(channel, rows.reset_index(drop=True))
         for channel in campaign.channels
@@ -194,21 +227,20 @@ def _select(
         or [frame.loc[[], ["customer_key", "channel", "arm"]]],
         ignore_index=True,
     )
-    names = [arm.name for arm in campaign.arms if arm.name != campaign.control_arm]
-    per_arm = {name: int(frame["arm"].eq(name).sum()) for name in names}
+    per_arm = {name: int(frame["arm"].eq(name).sum()) for name in campaign.offers}
     per_channel = {channel: len(rows) for channel, rows in frames.items()}
     lines = [
         f"{key}={arm}={channel}"
         for key, channel, arm in rows_of.sort_values("customer_key").itertuples(index=False)
     ]
-    content = "\n".join([campaign.config_sha256, export_date.isoformat(), *lines])
+    content = "\n".join([campaign.fingerprint, export_date.isoformat(), *lines])
     token = hashlib.sha256(content.encode()).hexdigest()[:16]
     counts = DryRun(campaign.id, export_date, per_arm, per_channel, dropped, token)
     return Export(frames, rows_of, counts, campaign.approver)
 
 
 def _channels(
-    campaign: Campaign, frame: pd.DataFrame, allowed: Mapping[str, pd.Series]
+    campaign: Handover, frame: pd.DataFrame, allowed: Mapping[str, pd.Series]
 ) -> pd.Series:
     """The first channel that each row's customer consents to and has an address for, or null."""
     found = pd.Series(None, index=frame.index, dtype="object")

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from ml.at_risk import COLUMNS, at_risk_list
-from ml.plays import PlayError, Plays, parse_plays
+from ml.plays import PlayError, Plays, handover_of, parse_plays
 
 DEFAULT = Path(__file__).parents[2] / "orchestration/defs/scores/default_plays.yaml"
 PLAYS = parse_plays(DEFAULT.read_text(encoding="utf-8"), DEFAULT.name)
@@ -260,3 +260,12 @@ rules:
 """
     with pytest.raises(PlayError, match="the last needs no condition"):
         parse_plays(text, "plays.yaml")
+
+
+def test_a_play_is_handed_over_by_leave_of_the_files_approver() -> None:
+    handover = handover_of(PLAYS, "coupon", DAY, 0.05)
+    assert handover.id == "at_risk_coupon_20250501"
+    assert (handover.approver, handover.channels) == ("Head of CRM", ("email", "sms", "post"))
+    assert handover.offers == {"coupon": ("coupon", "")}
+    other = PLAYS.model_copy(update={"approver": "Somebody else"})
+    assert handover_of(other, "coupon", DAY, 0.05).fingerprint != handover.fingerprint

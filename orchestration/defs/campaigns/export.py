@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from orchestration.defs.campaigns.files import read_campaigns, suppressed_keys
+from orchestration.defs.campaigns.files import read_campaigns, read_plays, suppressed_keys
 from orchestration.resources.activation import (
     FileTarget,
     HttpTarget,
@@ -24,7 +24,7 @@ from orchestration.resources.activation import (
 )
 from orchestration.resources.home import HomeError, file_lock, write_atomically
 from orchestration.resources.platform import Platform
-from orchestration.tables import CAMPAIGN_COHORTS, mart_tables
+from orchestration.tables import AT_RISK_LIST, CAMPAIGN_COHORTS, mart_tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from expectations.schema import Table
-    from ml.campaigns.definition import Campaign
-    from ml.campaigns.export import Export
+    from ml.campaigns.export import Export, Handover
     from orchestration.resources.home import Home
 
+LIST = "at_risk_"  # and a play: the at-risk list of the last published day
 RECEIPT = "receipt.json"
 FROZEN = "cohort.parquet"
 
@@ -54,7 +54,7 @@ class NobodyLeftError(HomeError):
 class _Selection:
     """What an export is made from."""
 
-    campaign: Campaign
+    campaign: Handover
     arguments: dict[str, Any]  # of ml.campaigns.export
     day: date
     handed_over: frozenset[str]  # keys of earlier exports
@@ -125,7 +125,7 @@ def export(
         return _deliver(folder, approved.frames, [FileTarget(folder), *posting])
 
 
-def _freeze(folder: Path, campaign: Campaign, approved: Export) -> None:
+def _freeze(folder: Path, campaign: Handover, approved: Export) -> None:
     """Write down who is in the export, and the receipt that deliveries are entered in."""
     from ml.campaigns.export import parquet_bytes
 
@@ -134,7 +134,7 @@ def _freeze(folder: Path, campaign: Campaign, approved: Export) -> None:
     receipt = {
         "export_id": counts.token,
         "campaign_id": campaign.id,
-        "config_sha256": campaign.config_sha256,
+        "config_sha256": campaign.fingerprint,
         "exported_on": counts.export_date.isoformat(),
         "approver": approved.approver,
         "rows": counts.rows,
@@ -246,18 +246,45 @@ def _select(platform: Platform, campaign_id: str, day: date | None) -> _Selectio
     import pandas as pd
 
     home = platform.home
-    campaigns = {campaign.id: campaign for campaign in read_campaigns(home)}
-    if campaign_id not in campaigns:
-        raise HomeError(
-            f"no campaign {campaign_id!r} in {home.campaigns}; it has {list(campaigns)}"
-        )
-    campaign = campaigns[campaign_id]
     status_table, last = _last_status(platform)
     if day is not None and day != last:
         raise HomeError(
             f"consent is judged on the last published day, {last}, not on {day}; export with "
             f"--day {last} or without --day"
         )
+    if campaign_id.startswith(LIST):
+        campaign, cohort = _listed(platform, campaign_id.removeprefix(LIST), last)
+    else:
+        campaign, cohort = _assigned(platform, campaign_id, last)
+    found = platform.vault.identities(list(cohort["customer_key"]))
+    fields = ("customer_key", "customer_id", "email", "phone")
+    identities = pd.DataFrame(
+        [[getattr(identity, name) for name in fields] for identity in found.values()],
+        columns=list(fields),
+    )
+    handed_over = frozenset(platform.catalog.exported(campaign.id))
+    arguments = {
+        "campaign": campaign,
+        "cohort": cohort,
+        "identities": identities,
+        "status": platform.lake.read_frame(status_table, [last]),
+        "export_date": last,
+        "handed_over": handed_over,
+        "suppressed": suppressed_keys(home, platform.vault, last),
+    }
+    return _Selection(campaign, arguments, last, handed_over)
+
+
+def _assigned(platform: Platform, campaign_id: str, last: date) -> tuple[Handover, pd.DataFrame]:
+    """Return what a campaign hands over, and whom it has assigned."""
+    from ml.campaigns.export import Handover
+
+    campaigns = {campaign.id: campaign for campaign in read_campaigns(platform.home)}
+    if campaign_id not in campaigns:
+        raise HomeError(
+            f"no campaign {campaign_id!r} in {platform.home.campaigns}; it has {list(campaigns)}"
+        )
+    campaign = campaigns[campaign_id]
     if last > campaign.window_end_date:
         raise WindowEndedError(
             f"the outcome window of campaign {campaign_id!r} ended on {campaign.window_end_date}: "
@@ -270,21 +297,22 @@ def _select(platform: Platform, campaign_id: str, day: date | None) -> _Selectio
     cohort = cohort[(cohort["campaign_id"] == campaign_id) & cohort["arm"].notna()]
     if cohort.empty:
         raise HomeError(f"campaign {campaign_id!r} has assigned nobody by {last}")
-    found = platform.vault.identities(list(cohort["customer_key"]))
-    fields = ("customer_key", "customer_id", "email", "phone")
-    identities = pd.DataFrame(
-        [[getattr(identity, name) for name in fields] for identity in found.values()],
-        columns=list(fields),
-    )
-    status = platform.lake.read_frame(status_table, [last])
-    handed_over = frozenset(platform.catalog.exported(campaign_id))
-    arguments = {
-        "campaign": campaign,
-        "cohort": cohort,
-        "identities": identities,
-        "status": status,
-        "export_date": last,
-        "handed_over": handed_over,
-        "suppressed": suppressed_keys(home, platform.vault, last),
-    }
-    return _Selection(campaign, arguments, last, handed_over)
+    return Handover.of(campaign), cohort
+
+
+def _listed(platform: Platform, play: str, last: date) -> tuple[Handover, pd.DataFrame]:
+    """Return one play of the at-risk list of the last day, and whom it is for."""
+    from ml.plays import handover_of
+
+    plays = read_plays(platform.home)
+    wanted = next((name for name in plays.channels if name == play), None)
+    if wanted is None:
+        raise HomeError(f"no play {play!r}; there are {', '.join(plays.channels)}")
+    shares = {campaign.global_holdout for campaign in read_campaigns(platform.home)}
+    handover = handover_of(plays, wanted, last, max(shares, default=0.0))
+    platform.lake.require(AT_RISK_LIST, last)
+    listed = platform.lake.read_frame(AT_RISK_LIST, [last])
+    listed = listed[listed["suggested_play"] == play]
+    if listed.empty:
+        raise NobodyLeftError(f"the list of {last} has nobody with the play {play!r}")
+    return handover, listed[["customer_key"]].assign(campaign_id=handover.id, arm=play)

@@ -22,6 +22,7 @@ from ml.campaigns.cohorts import build_cohort
 from ml.campaigns.export import (
     FORMATS,
     ExportRefusedError,
+    Handover,
     csv_bytes,
     dry_run,
     export_cohort,
@@ -106,6 +107,10 @@ def test_numbers_stay_numbers_and_missing_stays_empty() -> None:
     assert csv_bytes(frame) == (b'"amount","count","text"\r\n-5.5,-1,"\'-5"\r\n2.0,3,""\r\n')
 
 
+def _handover(**fields: Any) -> Handover:
+    return Handover.of(campaign(**fields))
+
+
 @pytest.fixture
 def arguments() -> dict[str, Any]:
     """The arguments of an export of 200 customers in a campaign without holdout."""
@@ -123,7 +128,7 @@ def arguments() -> dict[str, Any]:
         }
     )
     return {
-        "campaign": definition,
+        "campaign": Handover.of(definition),
         "cohort": cohort,
         "identities": identities,
         "status": shop.status,
@@ -199,7 +204,7 @@ def test_nobody_without_consent_ever_leaves(consents: list[bool | None]) -> None
     identities["phone"] = None
     status = shop.status.assign(has_email_consent=pd.Series(consents, dtype="object"))
     arguments = {
-        "campaign": definition,
+        "campaign": Handover.of(definition),
         "cohort": cohort,
         "identities": identities,
         "status": status,
@@ -234,7 +239,7 @@ def test_the_holdout_of_the_export_day_is_never_contacted(arguments: dict[str, A
     shop = make_shop(200)
     _, cohort = build_cohort(held, *shop.frames, empty_ledger(), DAY)
     arguments |= {
-        "campaign": held,
+        "campaign": Handover.of(held),
         "cohort": cohort,
         "export_date": next_quarter,
         "status": shop.status.assign(snapshot_date=next_quarter),
@@ -291,7 +296,7 @@ def test_each_channel_gets_its_own_address_only(
     arguments: dict[str, Any], channel: str, address: str | None
 ) -> None:
     definition = campaign(audience=[], global_holdout=0.0, channels=[channel])
-    arguments["campaign"] = definition
+    arguments["campaign"] = Handover.of(definition)
     columns = ["customer_id", *([address] if address else []), "campaign_id"]
     assert list(_export(arguments).columns)[: len(columns)] == columns
 
@@ -299,7 +304,7 @@ def test_each_channel_gets_its_own_address_only(
 def test_each_customer_is_reached_by_the_first_channel_that_works(
     arguments: dict[str, Any],
 ) -> None:
-    arguments["campaign"] = campaign(
+    arguments["campaign"] = _handover(
         audience=[], global_holdout=0.0, channels=["sms", "email", "post"]
     )
     treated = sorted(arguments["cohort"].query("arm == 'reminder'")["customer_key"])
@@ -325,7 +330,7 @@ def test_each_customer_is_reached_by_the_first_channel_that_works(
 def test_an_audience_of_an_advertiser_holds_hashes_and_nothing_else(
     arguments: dict[str, Any],
 ) -> None:
-    arguments["campaign"] = campaign(audience=[], global_holdout=0.0, channels=["ads"])
+    arguments["campaign"] = _handover(audience=[], global_holdout=0.0, channels=["ads"])
     treated = sorted(arguments["cohort"].query("arm == 'reminder'")["customer_key"])
     identities = arguments["identities"].set_index("customer_key")
     identities.loc[treated[0], "email"] = " Ada@Shop.TEST "

@@ -36,8 +36,9 @@ from orchestration.defs.campaigns.files import registered
 from orchestration.demo import _export
 from orchestration.resources.activation import DeliveryError, is_signed
 from orchestration.resources.home import HomeError
+from orchestration.resources.platform import Platform
 from orchestration.runs import RunFailedError, run_days
-from orchestration.tables import CAMPAIGN_ASSIGNMENTS, CAMPAIGN_COHORTS
+from orchestration.tables import AT_RISK_LIST, CAMPAIGN_ASSIGNMENTS, CAMPAIGN_COHORTS
 
 if TYPE_CHECKING:
     from tiny_shop import Enrolled
@@ -253,3 +254,22 @@ def test_a_campaign_that_was_changed_enrols_nobody_and_says_what_would_move(copy
     with pytest.raises(RunFailedError) as caught:
         run_days(copy, ENROLLED, ENROLLED)
     assert "arms.1.weight was 0.2 and is 0.3, which would move customers" in str(caught.value)
+
+
+def test_a_play_of_the_list_needs_its_approver_and_leaves_once(copy: Home) -> None:
+    listed = Platform(root=str(copy.root)).lake.read_frame(AT_RISK_LIST, [LAST_RUN])
+    play = listed["suggested_play"].value_counts().index[0]
+    text = preview(copy, f"at_risk_{play}", None)
+    assert "anary" not in text
+    token = token_in(text)
+    with pytest.raises(ExportRefusedError, match="approved by Head of CRM"):
+        export(copy, f"at_risk_{play}", None, "Somebody else", token)
+    *_, receipt = export(copy, f"at_risk_{play}", None, "Head of CRM", token)
+    rows = json.loads(receipt.read_text())["rows"]
+    assert 0 < rows <= (listed["suggested_play"] == play).sum()
+    with pytest.raises(NobodyLeftError):
+        export(copy, f"at_risk_{play}", None, "Head of CRM", token_in(
+            preview(copy, f"at_risk_{play}", None)
+        ))  # fmt: skip
+    with pytest.raises(HomeError, match="no play 'dance'"):
+        preview(copy, "at_risk_dance", None)
