@@ -241,6 +241,7 @@ class Lake:
             self.catalog.index([replace(facts, delta_version=self._complete_index(table))])
             return 0
         match = " and ".join(f"target.{name} = source.{name}" for name in table.primary_key)
+        gains_columns = self._schema_mode(table) == "merge"
         for attempt in range(5):
             try:
                 delta = self._open(table)
@@ -251,6 +252,7 @@ class Lake:
                         match,
                         source_alias="source",
                         target_alias="target",
+                        merge_schema=gains_columns,
                         commit_properties=CommitProperties(
                             custom_metadata={METADATA_KEY: _to_json([facts])}
                         ),

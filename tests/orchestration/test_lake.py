@@ -442,3 +442,16 @@ def test_inputs_are_judged_at_any_depth(lake: Lake) -> None:
     put(lake, THINGS, D1, things(D1, 4))  # replaced, and OTHERS not made again
     with pytest.raises(MixedGenerationError, match="older things"):
         lake.require_together([OTHERS], D1)
+
+
+def test_a_ledger_gains_a_column_and_keeps_its_rows(lake: Lake) -> None:
+    first = canonical(draws(D1, range(2)), LEDGER)
+    lake.merge_new(LEDGER, first, facts_of(LEDGER, D1, first))
+    wider = replace(LEDGER, columns=(*LEDGER.columns, Column("layer", "string", nullable=True)))
+    later = Lake(lake.root, lake.catalog)  # another process, of a newer version
+    for day, numbers in ((D2, range(3)), (D3, range(4))):
+        content = canonical(draws(day, numbers).assign(layer="crm"), wider)
+        assert later.merge_new(wider, content, facts_of(wider, day, content)) == 1
+    layers = later.read_frame(wider).set_index("customer_key")["layer"]
+    assert layers[[key(0), key(1)]].isna().all()
+    assert list(layers[[key(2), key(3)]]) == ["crm", "crm"]

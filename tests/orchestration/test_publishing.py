@@ -425,6 +425,12 @@ def assignments(day: date, numbers: range, arm: str = "control") -> pd.DataFrame
             "propensity": [0.5] * rows,
             "config_sha256": ["0" * 64] * rows,
             "snapshot_date": [day] * rows,
+            "campaign_version": [1] * rows,
+            "layer": ["crm"] * rows,
+            "is_control": [arm == "control"] * rows,
+            "window_end_date": [day + timedelta(days=28)] * rows,
+            "account_type": ["consumer"] * rows,
+            "value_tier": ["high"] * rows,
         }
     )
 
@@ -443,6 +449,23 @@ def test_a_closed_day_of_the_ledger_stays_closed(publisher: Publisher, lake: Lak
         assert "is closed" in reason
         assert "never rewritten" in reason
     assert lake.read(CAMPAIGN_ASSIGNMENTS).equals(before)
+
+
+def test_a_closed_day_is_itself_when_the_ledger_has_gained_a_column(
+    publisher: Publisher, lake: Lake
+) -> None:
+    """After an upgrade an old day that runs again holds the same rows under another hash."""
+    names = CAMPAIGN_ASSIGNMENTS.column_names[:-2]
+    narrow = replace(CAMPAIGN_ASSIGNMENTS, columns=CAMPAIGN_ASSIGNMENTS.columns[:-2])
+    for day, numbers in ((D1, range(4)), (D2, range(0))):
+        publisher.run(narrow, day, assignments(day, numbers, "control")[list(names)], FACTS)
+    for day, rows in ((D1, 4), (D2, 0)):
+        standing = lake.read_frame(CAMPAIGN_ASSIGNMENTS, [day])
+        again = publisher.run(CAMPAIGN_ASSIGNMENTS, day, standing, FACTS)
+        assert again.publication is not None, again.reason
+        assert not again.changed
+        assert len(lake.read_frame(CAMPAIGN_ASSIGNMENTS, [day])) == rows
+    assert "never rewritten" in draw(publisher, D1, range(4)).reason, "rows are as they were"
 
 
 def test_a_day_on_which_nobody_was_drawn_is_closed_too(publisher: Publisher, lake: Lake) -> None:

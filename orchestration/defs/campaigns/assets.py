@@ -30,7 +30,7 @@ from orchestration.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
 
@@ -61,9 +61,10 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
     def campaign_assignments(run: Run, day: date) -> Made:
         import pandas as pd
 
-        found, new, _ = _enrol(run, day)
-        ledger = _ledger(run)
-        rows = pd.concat([ledger[ledger["assigned_date"] == day], new], ignore_index=True)
+        # Read afresh on each day that enrols: the days of one run add to it.
+        found, new, _ = _enrol(run, day, partial(_ledger, run))
+        before = run.platform.lake.read_frame(CAMPAIGN_ASSIGNMENTS, [day])
+        rows = pd.concat([before, new], ignore_index=True)
 
         def hand_over() -> dict[str, int]:
             register(run.platform.home, _campaigns(run), rows)
@@ -96,7 +97,7 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
     )
     def campaign_cohorts(run: Run, day: date) -> Made:
         ledger = run.platform.lake.require(CAMPAIGN_ASSIGNMENTS, day)
-        found, _, cohort = _enrol(run, day)
+        found, _, cohort = _enrol(run, day, partial(_whole_ledger, run))
         reasons = cohort["exclusion_reason"].value_counts().sort_index()
         return Made(
             cohort,
@@ -257,11 +258,18 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
 
 
 def _ledger(run: Run) -> pd.DataFrame:
-    """Return all rows of the ledger; read afresh, since the days of one run add to it."""
+    """Return all rows of the ledger, as they are now."""
     return run.platform.lake.read_frame(CAMPAIGN_ASSIGNMENTS)
 
 
-def _enrol(run: Run, day: date) -> tuple[dict[str, Publication], pd.DataFrame, pd.DataFrame]:
+def _whole_ledger(run: Run) -> pd.DataFrame:
+    """Return all rows of the ledger, read once a run: by assets that do not add to it."""
+    return run.once("ledger", partial(_ledger, run))
+
+
+def _enrol(
+    run: Run, day: date, read_ledger: Callable[[], pd.DataFrame]
+) -> tuple[dict[str, Publication], pd.DataFrame, pd.DataFrame]:
     """Return the inputs of `day`, the new ledger rows and the cohorts of all campaigns."""
     import pandas as pd
 
@@ -275,7 +283,7 @@ def _enrol(run: Run, day: date) -> tuple[dict[str, Publication], pd.DataFrame, p
     active = [campaign for campaign in _campaigns(run) if campaign.assigns_on(day)]
     if not active:
         return found, empty_ledger(), empty_cohort()
-    ledger = _ledger(run)
+    ledger = read_ledger()
     closed = lake.publication(CAMPAIGN_ASSIGNMENTS, day) is not None
     asked = frozenset().union(*(campaign.fields for campaign in active))
     status = lake.read_frame(tables[0], [day])
@@ -305,8 +313,8 @@ def _campaigns(run: Run) -> tuple[Campaign, ...]:
 
 
 def _ledger_of(run: Run, day: date) -> pd.DataFrame:
-    """Return the ledger's rows up to `day`; read once a run, by assets that do not add to it."""
-    ledger = run.once("ledger", lambda: _ledger(run))
+    """Return the ledger's rows up to `day`."""
+    ledger = _whole_ledger(run)
     return ledger[ledger["assigned_date"] <= day]
 
 
@@ -314,7 +322,7 @@ def _started(run: Run) -> tuple[Campaign, ...]:
     """Return the campaigns in the ledger, as they were registered."""
 
     def find() -> tuple[Campaign, ...]:
-        return started_campaigns(run.platform.home, run.once("ledger", lambda: _ledger(run)))
+        return started_campaigns(run.platform.home, _whole_ledger(run))
 
     return run.once("started", find)
 

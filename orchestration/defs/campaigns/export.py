@@ -166,6 +166,7 @@ def _deliver(
             if entry is None:
                 entry = {**at, "is_complete": False, "withheld": 0, "acknowledged": {}, "parts": []}
                 entries.append(entry)
+                _write_receipt(folder, receipt)  # it was begun, whatever comes of it
             if entry["is_complete"]:
                 continue
             progress = Progress({int(n): part for n, part in entry["acknowledged"].items()})
