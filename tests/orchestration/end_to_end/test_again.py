@@ -58,7 +58,9 @@ def test_a_closed_day_of_the_ledger_assigns_nobody(enrolled: Enrolled, copy: Hom
     """A wider target, later, on the day of assignment: the cohort is told, nobody is added."""
     before = enrolled.read.lake.read_frame(CAMPAIGN_ASSIGNMENTS)
     assert len(before) > 30
-    wider = CAMPAIGN.replace("lifecycles: [active]", "lifecycles: [active, dormant]")
+    wider = CAMPAIGN.replace(
+        'operator: "=", value: active', "operator: in, value: [active, dormant]"
+    )
     wider = wider.replace("stay_with_us_1", "another_2")
     write_atomically(copy.campaigns / "another.yaml", wider.encode())
     names = ["campaign_assignments", "campaign_cohorts"]
