@@ -165,7 +165,7 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
         for campaign, own in _experiments(run, day):
             due = due_on(own, day, campaign.outcome.return_lag_days)
             if len(due):
-                rows.append(_outcomes(run, campaign, due, day).assign(snapshot_date=day))
+                rows.append(outcomes_of(run, campaign, due, day).assign(snapshot_date=day))
                 hashes[f"{CAMPAIGN_ASSIGNMENTS.name}:{campaign.id}"] = campaign.config_sha256
         frame = (
             pd.concat(rows, ignore_index=True)
@@ -365,8 +365,10 @@ def _holdouts(run: Run, day: date) -> list[tuple[Campaign, pd.DataFrame]]:
     return found
 
 
-def _outcomes(run: Run, campaign: Campaign, due: pd.DataFrame, day: date) -> pd.DataFrame:
+def outcomes_of(run: Run, campaign: Campaign, due: pd.DataFrame, day: date) -> pd.DataFrame:
     """Return what became of customers of one campaign, as known at the end of `day`.
+
+    due: rows of its ledger. Columns: see `ml.campaigns.outcomes.unit_outcomes`.
 
     Raises:
         NotPublishedError: a day of the window is not published; its orders would be missing.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from orchestration.defs.campaigns.assets import _orders
+from orchestration.defs.campaigns.assets import outcomes_of
 from orchestration.defs.campaigns.files import read_campaigns
 from orchestration.defs.daily import SCIENCE, Made, Run, daily_asset, lake_key
 from orchestration.tables import (
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 def uplift_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefinition]:
     """Return the assets that learn from campaigns."""
-    learnt_from = [lake_key("campaign_assignments"), lake_key("orders")]
+    learnt_from = [lake_key(name) for name in ("campaign_assignments", "orders", "deliveries")]
 
     @daily_asset(
         UPLIFT_SCORES,
@@ -235,17 +235,9 @@ def _reward_log(run: Run, campaign: Campaign, day: date) -> pd.DataFrame:
 def _closed_units(run: Run, campaign: Campaign, own: pd.DataFrame, as_of: date) -> pd.DataFrame:
     """Return the ledger rows `own`, whose windows have closed, with the primary metric: outcome.
 
-    A margin is taken net of contacts, as `campaign_outcomes` does.
+    A margin is taken net of contacts and of what has come back by `as_of`.
     """
-    from ml.campaigns.outcomes import unit_outcomes
-
-    values = unit_outcomes(
-        own,
-        _orders(run, min(own["assigned_date"]), as_of),
-        as_of,
-        window_days=campaign.outcome.window_days,
-        contact_costs={arm: float(campaign.contact_cost(arm)) for arm in campaign.weights},
-    ).set_index("customer_key")
+    values = outcomes_of(run, campaign, own, as_of).set_index("customer_key")
     metric = campaign.outcome.primary_metric
     column = "profit_amount" if metric == "margin_amount" else metric
     return own.assign(outcome=own["customer_key"].map(values[column]).astype("float64"))
