@@ -92,7 +92,12 @@ def test_the_hash_is_of_what_the_file_says() -> None:
             "outcome",
             "large enough",
         ),
-        ({"outcome": OUTCOME | {"looks": 3}}, "outcome", "windows close on one day"),
+        ({"outcome": OUTCOME | {"looks": 3}}, "outcome", "share of planned_customers"),
+        (
+            {"outcome": OUTCOME | {"looks": 3, "planned_customers": 1_000}},
+            "outcome",
+            "windows close on one day",
+        ),
         (
             {"outcome": OUTCOME | {"guardrails": [{"metric": "retained", "margin": 0.1}]}},
             "outcome",
