@@ -12,7 +12,7 @@ at 21.9 s for 60,000 rows, one at 2.8 s.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from sklearn.base import ClassifierMixin
@@ -23,15 +23,33 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ml.buy_till_you_die import HISTORY_COLUMNS, BuyTillYouDieClassifier
 from ml.estimators import RecencyRule, SelectFeatures, SignedLog
-from ml.features import FEATURES, RFM_FEATURES
+from ml.features import CALENDAR, INPUTS, RFM_FEATURES
+from ml.survival import DiscreteTimeSurvival, period_ends
 
 FALLBACK = "recency_rule"
+SURVIVAL = "survival"
+BUY_TILL_YOU_DIE = "buy_till_you_die"
 
 
-def candidates(seed: int, features: Sequence[str] = FEATURES) -> dict[str, Pipeline]:
-    """Return the unfitted candidates by name, simplest first (ties are won by the earlier one)."""
-    everything = tuple(features)
+#: Candidates that are the average of others; they cost no fit of their own.
+AVERAGES: Mapping[str, tuple[str, ...]] = {"average": (SURVIVAL, BUY_TILL_YOU_DIE)}
+
+
+def candidates(
+    seed: int,
+    features: Sequence[str] = INPUTS,
+    *,
+    horizon_days: int = 90,
+    step_days: int = 14,
+) -> dict[str, Pipeline]:
+    """Return the unfitted candidates by name, simplest first (ties are won by the earlier one).
+
+    step_days: between the snapshots of the training, for the periods of the survival model.
+    """
+    everything = tuple(name for name in features if name not in CALENDAR)
+    dated = (*everything, *CALENDAR)
     return {
         FALLBACK: Pipeline(
             [("features", SelectFeatures(("days_since_last_order",))), ("model", RecencyRule())]
@@ -73,6 +91,37 @@ def candidates(seed: int, features: Sequence[str] = FEATURES) -> dict[str, Pipel
                         max_features=0.3,
                         early_stopping=False,
                         random_state=seed,
+                    ),
+                ),
+            ]
+        ),
+        BUY_TILL_YOU_DIE: Pipeline(
+            [
+                ("features", SelectFeatures(HISTORY_COLUMNS)),
+                ("model", BuyTillYouDieClassifier(horizon_days, "mbg")),
+            ]
+        ),
+        # Found by the mean over seven test days of Online Retail II (docs/benchmarks-models.md),
+        # log loss: 8 leaves .5491, 16 leaves .5477, 31 leaves .5482; rate .03 with 6 leaves .5536;
+        # without the day of the year .5710, with its sine and cosine only .5538.
+        SURVIVAL: Pipeline(
+            [
+                ("features", SelectFeatures(dated)),
+                (
+                    "model",
+                    DiscreteTimeSurvival(
+                        HistGradientBoostingClassifier(
+                            max_leaf_nodes=16,
+                            learning_rate=0.05,
+                            max_iter=150,
+                            min_samples_leaf=200,
+                            l2_regularization=10.0,
+                            max_features=0.3,
+                            early_stopping=False,
+                            random_state=seed,
+                        ),
+                        period_ends(horizon_days, step_days),
+                        day_of_year_column=len(dated) - 1,
                     ),
                 ),
             ]

@@ -14,7 +14,9 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
-from sklearn.utils.validation import check_is_fitted
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ml.features import feature_matrix
 
@@ -55,14 +57,22 @@ class SignedLog(TransformerMixin, BaseEstimator):
 
     def fit(self, X: np.ndarray, y: object = None) -> Self:
         """There is nothing to learn."""
-        self.n_features_in_ = X.shape[1]
+        validate_data(self, X, ensure_all_finite="allow-nan")
         return self
 
     def transform(self, X: np.ndarray) -> np.ndarray:
         """Return the transformed array, same shape."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype="float64", ensure_all_finite="allow-nan", reset=False)
         y = np.abs(X)
         np.log1p(y, out=y)  # in place: explaining a day transforms 100,000 rows
         return np.copysign(y, X, out=y)
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that X may hold NaN."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
 
 
 class RecencyRule(ClassifierMixin, BaseEstimator):
@@ -73,63 +83,187 @@ class RecencyRule(ClassifierMixin, BaseEstimator):
     """
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
-        """X: one column, days since the last order; y: 0/1."""
-        days = np.asarray(X, dtype="float64").reshape(len(X), -1)
-        if days.shape[1] != 1:
-            raise ValueError(f"the recency rule takes one feature, got {days.shape[1]}")
-        self.n_features_in_ = 1
-        self.classes_ = np.array([0, 1])
-        self.intercept_, self.slope_ = fit_monotone_line(np.log1p(days[:, 0]), np.asarray(y))
+        """X: one column, days since the last order; y: two classes, the greater one churned."""
+        X, y = validate_data(self, X, y, dtype="float64")
+        if X.shape[1] != 1:
+            raise ValueError(f"the recency rule takes one feature, got {X.shape[1]}")
+        self.classes_, churned = two_classes(y)
+        self.intercept_, self.slope_ = fit_monotone_line(np.log1p(np.abs(X[:, 0])), churned)
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return an array of shape (rows, 2): P(stays), P(churns)."""
         check_is_fitted(self)
-        days = np.asarray(X, dtype="float64").reshape(len(X), -1)[:, 0]
-        return _two_columns(sigmoid(self.intercept_ + self.slope_ * np.log1p(days)))
+        X = validate_data(self, X, dtype="float64", reset=False)
+        return _two_columns(sigmoid(self.intercept_ + self.slope_ * np.log1p(np.abs(X[:, 0]))))
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return 1 where P(churn) >= 0.5."""
-        return (self.predict_proba(X)[:, 1] >= 0.5).astype(int)
+        """Return the greater class where P(churn) >= 0.5."""
+        p = self.predict_proba(X)[:, 1]
+        return self.classes_[(p >= 0.5).astype(int)]
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that there are two classes, and one feature to tell them by."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        tags.classifier_tags.poor_score = True
+        return tags
 
 
 class CalibratedOnLaterSnapshots(ClassifierMixin, BaseEstimator):
-    """A pipeline fitted on earlier snapshots, its log-odds re-scaled on later ones.
+    """A pipeline fitted on all that is known, its log-odds re-scaled on the latest snapshots.
 
     Platt scaling on log-odds: P = sigmoid(a + b * logit(p)), b >= 0 (Platt 1999; on log-odds it is
     the logistic recalibration of Cox 1958, with the identity a = 0, b = 1 inside the family). Two
     parameters, because later snapshots are few and isotonic steps would tie customers that the
-    pipeline tells apart. scikit-learn's CalibratedClassifierCV splits rows at random or needs a
-    frozen estimator of its own; neither states that calibration is later than the fit.
+    pipeline tells apart. The predictions for them come from pipelines that had not seen these
+    customers (`cross_fitted`); scikit-learn's CalibratedClassifierCV would draw random rows.
     """
 
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
 
-    def fit(
-        self, X: pd.DataFrame, y: np.ndarray, X_later: pd.DataFrame, y_later: np.ndarray
-    ) -> Self:
-        """Fit a clone of the pipeline on (X, y), then a and b on (X_later, y_later).
+    def fit(self, X: pd.DataFrame, y: np.ndarray, p_later: np.ndarray, y_later: np.ndarray) -> Self:
+        """Fit a clone of the pipeline on (X, y), and a and b on predictions for later rows.
 
-        The caller answers for time: every snapshot of X_later is later than every one of X.
+        The caller answers for p_later: made without the labels of the customers they are of.
         """
-        self.estimator_ = clone(self.estimator).fit(X, y)
+        return self.calibrate(clone(self.estimator).fit(X, y), p_later, y_later)
+
+    def calibrate(self, fitted: Any, p_later: np.ndarray, y_later: np.ndarray) -> Self:
+        """Take a pipeline that is fitted already, and fit a and b."""
+        self.estimator_ = fitted
         self.classes_ = np.array([0, 1])
         if not np.array_equal(self.estimator_.classes_, self.classes_):
             raise ValueError("training labels must hold both classes, 0 and 1")
-        later = logit(self.estimator_.predict_proba(X_later)[:, 1])
-        self.intercept_, self.slope_ = fit_monotone_line(later, np.asarray(y_later))
+        self.intercept_, self.slope_ = fit_monotone_line(logit(p_later), np.asarray(y_later))
         return self
 
     def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
         """Return an array of shape (rows, 2): P(stays), P(churns)."""
         check_is_fitted(self)
-        raw = logit(self.estimator_.predict_proba(X)[:, 1])
-        return _two_columns(sigmoid(self.intercept_ + self.slope_ * raw))
+        return _two_columns(self.rescale(self.estimator_.predict_proba(X)[:, 1]))
+
+    def rescale(self, p: np.ndarray) -> np.ndarray:
+        """Return the calibrated form of probabilities of the pipeline."""
+        return sigmoid(self.intercept_ + self.slope_ * logit(p))
 
     def predict(self, X: pd.DataFrame) -> np.ndarray:
         """Return 1 where P(churn) >= 0.5."""
         return (self.predict_proba(X)[:, 1] >= 0.5).astype(int)
+
+
+def cross_fitted(
+    estimator: Any,
+    X: pd.DataFrame,
+    y: np.ndarray,
+    fold: np.ndarray,
+    X_later: pd.DataFrame,
+    fold_later: np.ndarray,
+) -> np.ndarray:
+    """Return P(churn) of the later rows, each by a clone fitted without the customers of its fold.
+
+    fold, fold_later: the fold of each row, a function of its customer.
+    """
+    p = np.empty(len(X_later))
+    for k in np.unique(fold_later):
+        own, others = fold_later == k, fold != k
+        p[own] = clone(estimator).fit(X[others], y[others]).predict_proba(X_later[own])[:, 1]
+    return p
+
+
+class LogOddsAverage(ClassifierMixin, BaseEstimator):
+    """The weighted mean of the log-odds of several classifiers, the logarithmic opinion pool.
+
+    Models that err differently, such as a law of purchases with four parameters and boosting on
+    forty features, correct each other. Averaging log-odds keeps certainty where all are certain;
+    averaging probabilities would pull every prediction towards the middle.
+
+    estimators: (name, unfitted classifier) pairs, by default one logistic regression. weights: not
+    negative, of sum 1; default equal.
+    """
+
+    def __init__(
+        self,
+        estimators: Sequence[tuple[str, Any]] | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        self.estimators = estimators
+        self.weights = weights
+
+    def fit(self, X: Any, y: np.ndarray) -> Self:
+        """Fit a clone of every part on the same two-class labels."""
+        parts = self.estimators or [("logistic", LogisticRegression())]
+        validate_data(self, X, y, skip_check_array=True)
+        if not isinstance(X, pd.DataFrame):
+            X, y = validate_data(self, X, y, ensure_all_finite=False)
+        two_classes(y)
+        return self.of([clone(part).fit(X, y) for _, part in parts])
+
+    def of(self, fitted: Sequence[Any]) -> Self:
+        """Take parts that are fitted already, in the order of `estimators`."""
+        weights = [1 / len(fitted)] * len(fitted) if self.weights is None else list(self.weights)
+        if len(weights) != len(fitted) or min(weights) < 0 or abs(sum(weights) - 1) > 1e-6:
+            raise ValueError(f"{len(fitted)} parts need as many weights >= 0 of sum 1: {weights}")
+        self.estimators_ = list(fitted)
+        self.weights_ = [float(weight) for weight in weights]
+        self.classes_ = self.estimators_[0].classes_
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return an array of shape (rows, 2)."""
+        check_is_fitted(self)
+        parts = np.column_stack([part.predict_proba(X)[:, 1] for part in self.estimators_])
+        return _two_columns(pooled(parts, self.weights_))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the second class where its probability is at least 0.5."""
+        p = self.predict_proba(X)[:, 1]
+        return self.classes_[(p >= 0.5).astype(int)]
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that there are two classes."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
+
+
+def pooled(parts: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+    """Return the probabilities whose log-odds are the weighted mean of those of `parts`."""
+    return sigmoid(logit(parts) @ np.asarray(weights))
+
+
+def pool_weights(parts: np.ndarray, y: np.ndarray) -> list[float]:
+    """Return the weights >= 0 of sum 1 under which the pooled log loss of `parts` is lowest.
+
+    parts: (rows, k) probabilities. Exponentiated gradient descent from equal weights: convex, and
+    it never leaves the simplex. Weights have 3 digits, since the optimum is flat.
+    """
+    x, y = logit(parts), np.asarray(y)
+    weights = np.full(x.shape[1], 1 / x.shape[1])
+    for _ in range(200):
+        gradient = x.T @ (sigmoid(x @ weights) - y) / len(y)
+        weights = weights * np.exp(-2.0 * (gradient - gradient @ weights))
+        weights /= weights.sum()
+    rounded = np.round(weights, 3)
+    rounded[int(np.argmax(rounded))] += 1 - rounded.sum()
+    return [float(weight) for weight in np.round(rounded, 3)]
+
+
+def two_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the two classes of y in ascending order, and y as 0 and 1.
+
+    Raises:
+        ValueError: y is no classification of two classes.
+    """
+    check_classification_targets(y)
+    classes, coded = np.unique(y, return_inverse=True)
+    if len(classes) != 2:
+        raise ValueError(
+            "Only binary classification is supported. The type of the target is not: it has "
+            f"{len(classes)} class"
+        )
+    return classes, coded
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

@@ -116,6 +116,12 @@ FEATURES: tuple[str, ...] = (
     "days_since_last_contact",
 )
 
+# What the date of a snapshot says by itself: no column of the mart, made by `feature_matrix`.
+CALENDAR: tuple[str, ...] = ("day_of_year",)
+
+# What a model is given. Of these it takes what its recipe names.
+INPUTS: tuple[str, ...] = (*FEATURES, *CALENDAR)
+
 # Missing means "never happened" or "cannot be known yet": no gap with one order, no cost delivered,
 # no e-mail received. Everything else is a count, an amount or a flag, and always has a value.
 NULLABLE: frozenset[str] = frozenset(
@@ -178,7 +184,8 @@ def feature_matrix(frame: pd.DataFrame, names: Sequence[str] = FEATURES) -> pd.D
     """Return the columns `names` of `frame`, in that order, as float64.
 
     Booleans become 0/1, Decimals and integers floats; the index is kept; columns beyond `names`
-    are dropped. NaN (missing) is allowed only in `NULLABLE` columns, infinity nowhere.
+    are dropped; `CALENDAR` columns are made of snapshot_date where the frame lacks them. NaN
+    (missing) is allowed only in `NULLABLE` columns, infinity nowhere.
 
     Raises:
         FeatureError: a column is missing, appears twice, is not numeric, holds a missing value it
@@ -186,6 +193,8 @@ def feature_matrix(frame: pd.DataFrame, names: Sequence[str] = FEATURES) -> pd.D
     """
     if _is_clean(frame, names):
         return frame[list(names)]
+    if "day_of_year" in names and "day_of_year" not in frame and "snapshot_date" in frame:
+        frame = frame.assign(day_of_year=pd.to_datetime(frame["snapshot_date"]).dt.dayofyear)
     problems: list[str] = []
     columns: dict[str, np.ndarray] = {}
     present = set(frame.columns)
