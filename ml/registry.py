@@ -28,10 +28,14 @@ from urllib.parse import unquote, urlparse
 
 import numpy as np
 
+from ml.model_card import model_card
+from ml.promotion import quarter_of
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from ml.training import CandidateResult, Fallback, TrainingResult
+    from ml.validation import Interval
 
 EXPERIMENT = "churn"
 CHAMPION = "champion"
@@ -41,6 +45,11 @@ _MODEL_FILE = "model.skops"
 _SHA256 = "sha256"
 # Champion moves are tags of the registered model: champion_move_0001, champion_move_0002, ...
 _MOVE = "champion_move_"
+# ... and so are the errors that challengers have spent: challenger_2025Q2_001, ...
+_SPENT = "challenger_"
+_REVIEW, _SIGNED = "leak_review", "leak_review_signed"
+_CARD = "model_card.md"
+TRAINING = "training"  # who approves what the rules decide
 
 # Reviewed one by one. Our own estimators hold numbers, tuples and scikit-learn objects. Of the
 # rest none runs code from the file: a dtype is a name; Tree and TreePredictor hold arrays of
@@ -54,9 +63,11 @@ TRUSTED_TYPES: tuple[str, ...] = (
     "ml.customer_value.CustomerValueModel",
     "ml.customer_value.Purchases",
     "ml.estimators.CalibratedOnLaterSnapshots",
+    "ml.estimators.LogOddsAverage",
     "ml.estimators.RecencyRule",
     "ml.estimators.SelectFeatures",
     "ml.estimators.SignedLog",
+    "ml.survival.DiscreteTimeSurvival",
     "ml.uplift.learners.DRLearner",
     "ml.uplift.learners.SLearner",
     "ml.uplift.learners.TLearner",
@@ -100,6 +111,7 @@ class ChampionMove:
     version: int
     previous_version: int | None
     reason: str
+    approver: str = TRAINING
 
 
 def initialise(tracking_uri: str, artifact_location: str, experiment: str = EXPERIMENT) -> str:
@@ -169,7 +181,18 @@ def log_training(
                 tags={**common, "kind": "candidate", "mlflow.parentRunId": parent},
                 run_name=candidate.name,
             ).info.run_id
-            finish(child, _metrics(candidate), _params(result, candidate.name))
+            values = _metrics(candidate)
+            values |= _ends("log_loss_minus_chosen", result.against_chosen[candidate.name])
+            finish(child, values, _params(result, candidate.name))
+            for number, (day, at_day) in enumerate(candidate.metrics_by_origin.items(), start=1):
+                origin = client.create_run(
+                    found.experiment_id,
+                    tags={**common, "kind": "origin", "mlflow.parentRunId": child},
+                    run_name=f"{candidate.name} {day}",
+                ).info.run_id
+                tested = {"recipe": candidate.name, "origin": number, "test_snapshot": day}
+                finish(origin, at_day, tested)
+                client.set_terminated(origin)
             for gate in candidate.gates:
                 client.set_tag(
                     child, f"gate_{gate.name}", f"{_verdict(gate.passed)}: {gate.detail}"
@@ -180,10 +203,13 @@ def log_training(
         final = {f"threshold_{k}": v for k, v in result.thresholds.as_dict().items()}
         for metric, value in (result.champion_metrics or {}).items():
             final[f"champion_{metric}"] = value
+        final |= _ends("log_loss_minus_chosen", result.against_chosen[result.chosen])
         finish(parent, _metrics(chosen) | final, _params(result, result.chosen))
         decided = {
             "decision": "promote" if result.decision.promote else "keep",
             "decision_reason": result.decision.reason,
+            "approver": TRAINING,
+            "season": result.season,
             "ranking": ", ".join(result.ranking),
             "last_matured_date": str(result.last_matured_date),
         }
@@ -197,6 +223,7 @@ def log_training(
                 (directory / file).write_bytes(png)
             (directory / "importances.png").write_bytes(plots.importance_plot(result.importances))
             result.importances.to_csv(directory / "importances.csv", index=False)
+            chosen.slices.to_csv(directory / "slices.csv", index=False)
             (directory / "summary.json").write_text(json.dumps(_summary(result), indent=2))
             client.log_artifacts(parent, folder, "evaluation")
         client.set_terminated(parent)
@@ -225,12 +252,67 @@ def register(
             "horizon_days": str(result.horizon_days),
             "data_digest": result.data_digest,
             **{f"threshold_{k}": f"{v:.6f}" for k, v in result.thresholds.as_dict().items()},
+            **({_REVIEW: result.decision.held} if result.decision.held else {}),
         },
         **_as_classifier(result.features),
     )
-    _client(tracking_uri).set_registered_model_alias(name, CHALLENGER, str(version))
+    client = _client(tracking_uri)
+    client.set_registered_model_alias(name, CHALLENGER, str(version))
+    if result.decision.spent_alpha is not None:
+        spent = {
+            "as_of": result.as_of.isoformat(),
+            "version": version,
+            "alpha": result.decision.spent_alpha,
+            "data_digest": result.data_digest,
+        }
+        key = f"{_SPENT}{quarter_of(result.as_of)}_{result.settings.attempt:03d}"
+        client.set_registered_model_tag(name, key, json.dumps(spent, sort_keys=True))
+    card = model_card(result, name, version, resolve(tracking_uri, name, version).sha256)
+    client.log_text(run_id, card, _CARD)
+    client.update_model_version(name, str(version), description=card)
     if result.decision.promote:
         promote(tracking_uri, name, version, result.decision.reason)
+    return resolve(tracking_uri, name, version)
+
+
+def attempt_of(tracking_uri: str, name: str, as_of: date) -> int:
+    """Return which challenger of its quarter a training as of a day would be, from 1.
+
+    Challengers of the quarter that spent an error are counted; a training of the same day again is
+    the same challenger.
+    """
+    try:
+        with _absence(f"there is no model {name!r}"):
+            tags = _client(tracking_uri).get_registered_model(name).tags
+    except NoSuchModelError:
+        return 1
+    prefix = f"{_SPENT}{quarter_of(as_of)}_"
+    spent = {
+        int(key.removeprefix(prefix)): json.loads(value)
+        for key, value in tags.items()
+        if key.startswith(prefix)
+    }
+    for number, record in spent.items():
+        if record["as_of"] == as_of.isoformat():
+            return number
+    return max(spent, default=0) + 1
+
+
+def sign_leak_review(
+    tracking_uri: str, name: str, version: int, approver: str, reason: str
+) -> ModelRef:
+    """Record that a person has looked at a version that was held, and found no leak.
+
+    Raises:
+        ModelError: the version was not held, or nobody signs.
+    """
+    ref = resolve(tracking_uri, name, version)
+    if _REVIEW not in ref.tags:
+        raise ModelError(f"model {name!r} version {version} is not held for a leak review")
+    if not approver.strip() or not reason.strip():
+        raise ModelError("a leak review is signed with a name and a reason")
+    signed = json.dumps({"approver": approver, "reason": reason}, sort_keys=True)
+    _client(tracking_uri).set_model_version_tag(name, str(version), _SIGNED, signed)
     return resolve(tracking_uri, name, version)
 
 
@@ -313,6 +395,12 @@ def log_pictures(ref: ModelRef, pictures: Mapping[str, bytes]) -> None:
             (Path(folder) / file).write_bytes(png)
         if pictures:
             _client(ref.tracking_uri).log_artifacts(ref.run_id, folder, "evaluation")
+
+
+def read_card(ref: ModelRef) -> str:
+    """Return the model card of a version, as it was written when it was registered."""
+    client = _client(ref.tracking_uri)
+    return str(client.get_model_version(ref.name, str(ref.version)).description or "")
 
 
 def load_document(ref: ModelRef, file: str) -> str:
@@ -449,12 +537,18 @@ def load(ref: ModelRef) -> Any:
     return _parse(content)
 
 
-def promote(tracking_uri: str, name: str, version: int, reason: str) -> ModelRef:
-    """Make a version champion and record the move; the version must load."""
-    return _move(tracking_uri, name, "promote", version, reason)
+def promote(
+    tracking_uri: str, name: str, version: int, reason: str, approver: str = TRAINING
+) -> ModelRef:
+    """Make a version champion and record the move; the version must load.
+
+    Raises:
+        ModelError: it does not load, or it is held for a leak review that nobody has signed.
+    """
+    return _move(tracking_uri, name, "promote", version, reason, approver)
 
 
-def rollback(tracking_uri: str, name: str, reason: str) -> ModelRef:
+def rollback(tracking_uri: str, name: str, reason: str, approver: str = TRAINING) -> ModelRef:
     """Make the previous champion champion again and record the move with its reason.
 
     A second rollback goes one champion further back.
@@ -473,7 +567,7 @@ def rollback(tracking_uri: str, name: str, reason: str) -> ModelRef:
         line.pop()
     if not line:
         raise ModelError(f"model {name!r} has had no champion before version {current}")
-    return _move(tracking_uri, name, "rollback", line[-1], reason)
+    return _move(tracking_uri, name, "rollback", line[-1], reason, approver)
 
 
 def champion_history(tracking_uri: str, name: str) -> list[ChampionMove]:
@@ -487,9 +581,17 @@ def champion_history(tracking_uri: str, name: str) -> list[ChampionMove]:
     return [ChampionMove(**json.loads(tags[k])) for k in sorted(tags) if k.startswith(_MOVE)]
 
 
-def _move(tracking_uri: str, name: str, kind: str, version: int, reason: str) -> ModelRef:
+def _move(
+    tracking_uri: str, name: str, kind: str, version: int, reason: str, approver: str
+) -> ModelRef:
     client = _client(tracking_uri)
     ref = resolve(tracking_uri, name, version)
+    if _REVIEW in ref.tags and _SIGNED not in ref.tags:
+        raise ModelError(
+            f"model {name!r} version {version} is held for a leak review: {ref.tags[_REVIEW]}. "
+            "Look for a feature that knows the label, then sign: python -m orchestration champion "
+            f"--sign {version} --name NAME --reason WHY"
+        )
     load(ref)
     try:
         previous: int | None = resolve(tracking_uri, name, CHAMPION).version
@@ -498,7 +600,7 @@ def _move(tracking_uri: str, name: str, kind: str, version: int, reason: str) ->
     if previous == version:
         return ref
     moves = len(champion_history(tracking_uri, name))
-    record = ChampionMove(kind, version, previous, reason)
+    record = ChampionMove(kind, version, previous, reason, approver)
     # Alias first: it is the truth. A process that dies in between leaves a move unrecorded, and
     # rollback then still finds the previous champion as the last recorded one.
     client.set_registered_model_alias(name, CHAMPION, str(version))
@@ -509,8 +611,10 @@ def _move(tracking_uri: str, name: str, kind: str, version: int, reason: str) ->
 
 
 def _metrics(candidate: CandidateResult) -> dict[str, float]:
-    """Return the metrics of a run by name: pooled, uncontacted, each origin, cost."""
+    """Return the metrics of a run by name: pooled, intervals, uncontacted, each origin, cost."""
     metrics = dict(candidate.metrics)
+    for name, found in candidate.intervals.items():
+        metrics |= _ends(name, found)
     metrics |= {f"uncontacted_{k}": v for k, v in candidate.metrics_uncontacted.items()}
     # origin_1 is the oldest, so that names do not change from training to training
     for i, values in enumerate(candidate.metrics_by_origin.values(), start=1):
@@ -518,6 +622,11 @@ def _metrics(candidate: CandidateResult) -> dict[str, float]:
     metrics["fit_seconds"] = candidate.fit_seconds
     metrics["score_seconds_per_10k"] = candidate.score_seconds_per_10k
     return metrics
+
+
+def _ends(name: str, found: Interval) -> dict[str, float]:
+    """Return an estimate and the ends of its 95 % interval as metrics."""
+    return {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _params(result: TrainingResult, recipe: str) -> dict[str, Any]:

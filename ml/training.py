@@ -1,11 +1,14 @@
 """One training: fit the candidates at rolling origins, compare them out of time, choose, refit.
 
 Belongs here: the procedure and its decision. Does not belong here: recipes (ml.candidates),
-splits and intervals (ml.validation), formulas (ml.metrics), the MLflow store (ml.registry).
+splits and intervals (ml.validation), formulas (ml.metrics), gates and the decision (ml.promotion),
+the MLflow store (ml.registry).
 
 What makes the comparison honest:
-- every prediction that is compared was made for a snapshot T by a model that used only labels
-  matured by T, for fitting, for calibrating and for choosing thresholds;
+- every prediction that is compared was made for a snapshot T by a model that used only what was
+  known by T, for fitting, for calibrating and for choosing thresholds;
+- what is fitted is what is registered: the recipe on all that is known, calibrated on predictions
+  for the latest matured snapshots by fits without those customers;
 - all candidates, the baselines and the champion are compared on the same rows;
 - intervals are paired and resampled by customer.
 """
@@ -27,9 +30,15 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from ml.candidates import FALLBACK, candidates, fallback_prior
-from ml.estimators import CalibratedOnLaterSnapshots
-from ml.features import FEATURES, feature_matrix
+from ml.candidates import AVERAGES, FALLBACK, candidates, fallback_prior
+from ml.estimators import (
+    CalibratedOnLaterSnapshots,
+    LogOddsAverage,
+    cross_fitted,
+    pool_weights,
+    pooled,
+)
+from ml.features import INPUTS, feature_matrix
 from ml.metrics import (
     PRIMARY_METRIC,
     ProfitModel,
@@ -38,22 +47,45 @@ from ml.metrics import (
     classification_at,
     evaluate,
     log_losses,
+    profit_by_value,
 )
+from ml.promotion import (
+    AUC_MARGIN,
+    Gate,
+    alpha_of,
+    auc_difference,
+    calibration_gates,
+    difference,
+    leak_suspicion,
+    season_note,
+    slice_gate,
+)
+from ml.slices import OPTIONAL, slice_table, slices
+from ml.survival import TARGET, DiscreteTimeSurvival, purchase_periods
 from ml.validation import (
     Interval,
     Split,
     customer_bootstrap,
     interval,
+    ranking_bootstrap,
     rolling_origins,
     sample_rows,
     split_at,
     thin,
+    uniform_hash,
 )
+from ml.value import expected_margin
 
 NO_SKILL = "no_skill"
 CHAMPION = "champion"
 _FIT_WORKERS = 2
 KEYS = ("snapshot_date", "customer_key", "is_churned", "was_contacted")
+# beside which a gain is judged too good: the first that takes part
+LEAK_REFERENCES = ("lightgbm", "hist_gradient_boosting")
+# what the slices of a comparison are made of
+SLICED = ("days_since_first_order", "revenue_amount_365d")
+VALUE = "expected_margin_amount"
+_FOLDS = 2
 
 
 class TrainingSkipped(Exception):  # noqa: N818  an outcome with a reason, not an error
@@ -75,7 +107,8 @@ class TrainingSettings:
     n_origins: int = 3
     max_rows: int = 60_000
     snapshot_spacing_days: int = 14
-    origin_spacing_days: int = 28
+    # test snapshots are at least this far apart, and together span two disjoint horizons
+    origin_spacing_days: int = 30
     calibration_days: int = 28
     # below these a fit is noise: Segment asks for 100 of each class, Klaviyo for 500 buyers
     min_rows: int = 500
@@ -83,6 +116,9 @@ class TrainingSettings:
     n_resamples: int = 1000
     capacity_share: float = 0.1
     profit: ProfitModel = field(default_factory=ProfitModel)
+    # which challenger of the quarter this one is, and so which error it may spend
+    attempt: int = 1
+    margin_rate: float = 0.4  # of revenue, where a customer's margin is unknown
 
 
 @dataclass(frozen=True)
@@ -96,15 +132,6 @@ class Champion:
 
 
 @dataclass(frozen=True)
-class Gate:
-    """One condition that a candidate must meet to be registered, and what was found."""
-
-    name: str
-    passed: bool
-    detail: str
-
-
-@dataclass(frozen=True)
 class CandidateResult:
     """One candidate, out of time: all origins pooled, each origin, and uncontacted customers."""
 
@@ -112,6 +139,8 @@ class CandidateResult:
     metrics: Mapping[str, float]
     metrics_uncontacted: Mapping[str, float]
     metrics_by_origin: Mapping[date, Mapping[str, float]]
+    intervals: Mapping[str, Interval]  # of metrics, and of log_loss_minus_<other>
+    slices: pd.DataFrame
     fit_seconds: float
     score_seconds_per_10k: float
     gates: tuple[Gate, ...]
@@ -130,6 +159,8 @@ class Decision:
     promote: bool
     reason: str
     log_loss_difference: Interval | None
+    spent_alpha: float | None = None  # of the budget of the quarter, where a new recipe was tested
+    held: str | None = None  # why a person must look for a leak before this version may serve
 
 
 @dataclass(frozen=True)
@@ -155,6 +186,9 @@ class TrainingResult:
     importances: pd.DataFrame
     predictions: pd.DataFrame
     data_digest: str
+    season: str
+    first_snapshot: date
+    against_chosen: Mapping[str, Interval]  # log loss of each candidate minus that of the chosen
 
     def candidate(self, name: str) -> CandidateResult:
         """Return the result of one candidate by name."""
@@ -177,11 +211,14 @@ class Fallback:
 
 
 @dataclass(frozen=True)
-class _Fitted:
+class Fitted:
+    """One recipe fitted and calibrated on what was known at a split."""
+
     model: CalibratedOnLaterSnapshots
     thresholds: Thresholds
     row_count: int
     seconds: float
+    p_later: np.ndarray  # calibrated, for the later rows, by fits without their customers
 
 
 def train(
@@ -192,15 +229,18 @@ def train(
     *,
     champion: Champion | None = None,
     settings: TrainingSettings | None = None,
-    features: tuple[str, ...] = FEATURES,
+    features: tuple[str, ...] = INPUTS,
     recipes: Mapping[str, Any] | None = None,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> TrainingResult | Fallback:
     """Train, compare and choose on labels matured by the end of `as_of`.
 
     training: one row per snapshot_date and customer_key with the features, matured_date (date),
-    is_churned (0/1), was_contacted (bool). Rows whose label matures after `as_of` are ignored.
-    recipes: name -> unfitted pipeline, default `candidates(seed, features)`.
+    is_churned (0/1, NaN before it matured), was_contacted (bool). Labels that mature after `as_of`
+    are not looked at, nor are snapshots after it; a snapshot without labels yet tells the survival
+    model who has bought since the earlier ones.
+    recipes: name -> unfitted pipeline, default `candidates(...)`; an average of `AVERAGES` takes
+    part where all its parts do.
 
     The champion's predictions at an origin T are those of its own frozen model if its last label
     had matured by T; otherwise its recipe stands in, refitted on what was known at T. Either way
@@ -217,12 +257,19 @@ def train(
             the recipes lack the recency rule.
     """
     settings = settings or TrainingSettings()
-    recipes = dict(recipes or candidates(seed, features))
+    recipes = dict(
+        recipes
+        or candidates(
+            seed, features, horizon_days=horizon_days, step_days=settings.snapshot_spacing_days
+        )
+    )
     if FALLBACK not in recipes:
         raise ValueError(f"the recipes must include the baseline and fallback {FALLBACK!r}")
-    data = _matured(training, as_of, horizon_days, features)
-    days = thin(list(data["snapshot_date"].unique()), settings.snapshot_spacing_days)
-    data = data[data["snapshot_date"].isin(days)].reset_index(drop=True)
+    everything = known_by(training, as_of, horizon_days, features)
+    days, panel = on_grid(everything, settings.snapshot_spacing_days)
+    data = panel[panel["is_churned"].notna()].astype({"is_churned": "int64"})
+    data = data.reset_index(drop=True)
+    names = [*recipes, *(name for name in AVERAGES if set(AVERAGES[name]) <= set(recipes))]
     try:
         refit, usable = _splits(data, days, as_of, horizon_days, settings)
     except TrainingSkipped as skipped:
@@ -233,14 +280,17 @@ def train(
         return _fall_back(recipes[FALLBACK], data, as_of, horizon_days, features, reason)
 
     blocks: list[pd.DataFrame] = []
-    costs: dict[str, list[tuple[float, float]]] = {name: [] for name in recipes}
+    costs: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     thresholds: dict[tuple[str, date], Thresholds] = {}
     latest_models: dict[str, Classifier] = {}
     for split in usable:
-        on_progress(f"fitting {len(recipes)} candidates as of {split.test}")
+        on_progress(f"fitting {len(names)} candidates as of {split.test}")
         test = data[data["snapshot_date"] == split.test].reset_index(drop=True)
-        block = test[list(KEYS)].copy()
-        for name, fitted in _fit_all(recipes, data, split, settings, features, seed).items():
+        block = test[[*KEYS, *(c for c in OPTIONAL if c in test)]].copy()
+        block[list(SLICED)] = test[list(SLICED)]
+        worth = expected_margin(test, horizon_days, settings.margin_rate)
+        block[VALUE] = worth["expected_margin_amount"].astype("float64").to_numpy()
+        for name, fitted in fit_candidates(recipes, panel, split, settings, features, seed).items():
             started = time.thread_time()
             block[name] = _predict(fitted.model, test, features)
             spent = (time.thread_time() - started) / len(test) * 1e4
@@ -250,7 +300,7 @@ def train(
         if champion is not None:
             if champion.last_matured_date <= split.test:
                 block[CHAMPION] = _predict(champion.model, test, features)
-            elif champion.recipe in recipes:
+            elif champion.recipe in names:
                 block[CHAMPION] = block[champion.recipe]
             else:
                 block[CHAMPION] = np.nan  # a recipe that is gone, and too young to be judged
@@ -259,16 +309,18 @@ def train(
     predictions = pd.concat(blocks, ignore_index=True)
 
     on_progress("comparing the candidates")
-    results = _judge(predictions, recipes, thresholds, costs, usable, settings, seed)
+    results = _judge(predictions, names, thresholds, costs, usable, settings, seed)
     ranking = tuple(
         result.name for result in sorted(results, key=lambda r: r.metrics[PRIMARY_METRIC])
     )
     passed = {result.name for result in results if result.passed}
-    chosen = next((name for name in ranking if name in passed), FALLBACK)
-    decision, champion_metrics = _decide(predictions, chosen, passed, champion, settings, seed)
+    chosen, decision, champion_metrics = _decide(
+        predictions, ranking, passed, champion, as_of, settings, seed
+    )
 
-    on_progress(f"refitting {chosen} on all labels matured by {as_of}")
-    final = _fit_all({chosen: recipes[chosen]}, data, refit, settings, features, seed)[chosen]
+    on_progress(f"refitting {chosen} on all that is known by {as_of}")
+    parts = {name: recipes[name] for name in AVERAGES.get(chosen, (chosen,))}
+    final = fit_candidates(parts, panel, refit, settings, features, seed)[chosen]
     latest = data[data["snapshot_date"] == usable[-1].test]
     importances = permutation_importances(latest_models[chosen], latest, features, seed)
     return TrainingResult(
@@ -284,13 +336,22 @@ def train(
         model=final.model,
         thresholds=final.thresholds,
         refit=refit,
-        last_matured_date=max(data["matured_date"]),
+        # the survival model has seen the purchases up to the last snapshot, too
+        last_matured_date=max(max(data["matured_date"]), max(panel["snapshot_date"])),
         training_row_count=final.row_count,
         decision=decision,
         champion_metrics=champion_metrics,
         importances=importances,
         predictions=predictions,
-        data_digest=_digest(data, features),
+        data_digest=_digest(panel, features),
+        season=season_note(days[0], as_of),
+        first_snapshot=days[0],
+        against_chosen={
+            pair[0]: found
+            for pair, found in _differences(
+                predictions, [(name, chosen) for name in names], settings, seed
+            ).items()
+        },
     )
 
 
@@ -302,10 +363,11 @@ def permutation_importances(
     *,
     max_rows: int = 1500,
 ) -> pd.DataFrame:
-    """Return feature, importance, sorted: the rise in log loss when a column is shuffled.
+    """Return feature, importance, low, high, sorted: the rise in log loss when it is shuffled.
 
     Measured on out-of-time rows (Breiman 2001); correlated features share their importance, so a
-    small number does not mean useless. All shuffled copies are predicted in one call.
+    small number does not mean useless. The interval is over customers. All shuffled copies are
+    predicted in one call.
     """
     frame = sample_rows(frame, max_rows, "importance")
     X = feature_matrix(frame, features)
@@ -318,26 +380,53 @@ def permutation_importances(
         copies.append(copy)
     with threadpool_limits(1):
         p = model.predict_proba(pd.concat(copies, ignore_index=True))[:, 1]
-    losses = log_losses(np.tile(y, len(copies)), p).reshape(len(copies), len(X)).mean(axis=1)
+    losses = log_losses(np.tile(y, len(copies)), p).reshape(len(copies), len(X))
+    rises = (losses[1:] - losses[0]).T
+    resamples = customer_bootstrap(rises, frame["customer_key"], n_resamples=200, seed=seed)
+    low, high = np.percentile(resamples, [2.5, 97.5], axis=0)
     table = pd.DataFrame(
-        {"feature": list(features), "importance": np.round(losses[1:] - losses[0], 6)}
+        {
+            "feature": list(features),
+            "importance": np.round(rises.mean(axis=0), 6),
+            "low": np.round(low, 6),
+            "high": np.round(high, 6),
+        }
     )
     return table.sort_values(
         ["importance", "feature"], ascending=[False, True], kind="stable"
     ).reset_index(drop=True)
 
 
-def _matured(
+def on_grid(data: pd.DataFrame, spacing_days: int) -> tuple[list[date], pd.DataFrame]:
+    """Return the labelled snapshots, thinned, and the rows of these and of later ones on the grid.
+
+    The grid is counted back from the last snapshot whose labels have matured, and goes on after it:
+    a snapshot that stands a whole number of steps after another tells who bought in between.
+    """
+    labelled = data.loc[data["is_churned"].notna(), "snapshot_date"]
+    days = thin(list(labelled.unique()), spacing_days)
+    later = {
+        day
+        for day in data["snapshot_date"].unique()
+        if days and day > days[-1] and (day - days[-1]).days % spacing_days == 0
+    }
+    return days, data[data["snapshot_date"].isin({*days, *later})].reset_index(drop=True)
+
+
+def known_by(
     training: pd.DataFrame, as_of: date, horizon_days: int, features: tuple[str, ...]
 ) -> pd.DataFrame:
-    """Return the rows whose label matured by `as_of`, checked, features as floats, sorted."""
+    """Return what is known by `as_of`, checked, features as floats, sorted.
+
+    Snapshots after it are dropped, and labels that mature after it are NaN.
+    """
     missing = [c for c in (*KEYS, "matured_date") if c not in training.columns]
     if missing:
         raise ValueError(f"the training frame lacks {', '.join(missing)}")
     training = training.assign(
         **{name: _dates(training[name]) for name in ("snapshot_date", "matured_date")}
     )
-    rows = training[training["matured_date"] <= as_of] if len(training) else training
+    rows = training[training["snapshot_date"] <= as_of] if len(training) else training
     snapshots, matured = rows["snapshot_date"], rows["matured_date"]
     wrong = pd.to_datetime(matured) - pd.to_datetime(snapshots) != pd.Timedelta(days=horizon_days)
     if wrong.any():
@@ -345,12 +434,18 @@ def _matured(
             f"{int(wrong.sum())} rows carry a matured_date other than snapshot_date + "
             f"{horizon_days} days: labels of another horizon?"
         )
-    if not rows["is_churned"].isin((0, 1)).all():
+    labels = rows["is_churned"].astype("float64")
+    if not labels.dropna().isin((0, 1)).all():
         raise ValueError("is_churned holds values other than 0 and 1")
     if rows.duplicated(["snapshot_date", "customer_key"]).any():
         raise ValueError("the training frame repeats (snapshot_date, customer_key)")
+    rows = rows.assign(
+        is_churned=labels.where(np.array([day <= as_of for day in matured], dtype=bool)),
+        was_contacted=rows["was_contacted"].fillna(False),
+    )
     rows = rows.sort_values(["snapshot_date", "customer_key"], kind="stable")
-    data = rows[[*KEYS, "matured_date"]].astype({"is_churned": "int64", "was_contacted": "bool"})
+    optional = [name for name in OPTIONAL if name in rows]
+    data = rows[[*KEYS, "matured_date", *optional]].astype({"was_contacted": "bool"})
     return pd.concat([data, feature_matrix(rows, features)], axis=1).reset_index(drop=True)
 
 
@@ -372,14 +467,20 @@ def _splits(
             "snapshot"
         )
     refit = split_at(days, as_of, horizon_days, calibration_days=settings.calibration_days)
-    origins = rolling_origins(
-        days,
-        as_of,
-        horizon_days,
-        settings.n_origins,
-        spacing_days=settings.origin_spacing_days,
-        calibration_days=settings.calibration_days,
-    )
+    # Test snapshots that span two disjoint horizons; where history is too short for that, closer.
+    wide = -(-horizon_days // max(settings.n_origins - 1, 1))
+    origins: list[Split] = []
+    for spacing in sorted({settings.origin_spacing_days, max(settings.origin_spacing_days, wide)}):
+        found = rolling_origins(
+            days,
+            as_of,
+            horizon_days,
+            settings.n_origins,
+            spacing_days=spacing,
+            calibration_days=settings.calibration_days,
+        )
+        if len(found) >= len(origins):
+            origins = found
     usable, reasons = [], []
     for split in origins:
         reason = _unusable(data, split, f"origin {split.test}", settings)
@@ -414,6 +515,7 @@ def _fall_back(
     The prior gives it both classes and a slope; with so few labels none is spared to calibrate.
     """
     seen = pd.concat([data, fallback_prior(horizon_days)], join="inner", ignore_index=True)
+    seen["is_churned"] = seen["is_churned"].astype("int64")
     with threadpool_limits(1):
         model = clone(recipe).fit(seen, seen["is_churned"].to_numpy())
     return Fallback(
@@ -459,45 +561,95 @@ def _unusable(
     return None
 
 
-def _fit_all(
+def fit_candidates(
     recipes: Mapping[str, Any],
-    data: pd.DataFrame,
+    panel: pd.DataFrame,
     split: Split,
     settings: TrainingSettings,
     features: tuple[str, ...],
     seed: int,
-) -> dict[str, _Fitted]:
-    """Fit on the earlier snapshots, calibrate and choose thresholds on the later ones.
+) -> dict[str, Fitted]:
+    """Fit each recipe on all that was known on the day of the split, and calibrate it.
+
+    panel: the rows of `on_grid`. Calibration and thresholds come from the split's later snapshots,
+    predicted by fits without the customers they are for: two folds of customers. Averages of
+    `AVERAGES` follow where their parts are there.
 
     Two recipes at a time, one thread each: results do not depend on the cores of the host, since
     sums of floats depend on how they are split and an iterative fit amplifies the last digit.
     """
-    earlier = data[data["snapshot_date"].isin(split.train)]
-    later = data[data["snapshot_date"].isin(split.calibration)]
-    earlier = sample_rows(earlier, settings.max_rows, f"train|{seed}")
-    later = sample_rows(later, settings.max_rows, f"calibrate|{seed}")
-    X, X_later = earlier[list(features)], later[list(features)]
-    y, y_later = earlier["is_churned"].to_numpy(), later["is_churned"].to_numpy()
-
-    def fit(name: str) -> _Fitted:
-        started = time.thread_time()
-        with threadpool_limits(1):  # the limit on OpenMP holds per thread
-            model = CalibratedOnLaterSnapshots(recipes[name]).fit(X, y, X_later, y_later)
-        seconds = time.thread_time() - started
-        thresholds = choose_thresholds(
-            y_later,
-            _predict(model, later, features),
-            capacity_share=settings.capacity_share,
-            profit=settings.profit,
+    labelled = panel[panel["snapshot_date"].isin((*split.train, *split.calibration))]
+    later = panel[panel["snapshot_date"].isin(split.calibration)]
+    later = sample_rows(later, settings.max_rows // 4, f"calibrate|{seed}")
+    X_later, y_later = later[list(features)], later["is_churned"].to_numpy("int64")
+    labelled = sample_rows(labelled, settings.max_rows, f"train|{seed}")
+    fold_later = _fold(later, seed)
+    rows_of: dict[tuple[int, ...] | None, tuple[pd.DataFrame, np.ndarray, np.ndarray]] = {
+        None: (
+            labelled[list(features)],
+            labelled["is_churned"].to_numpy("int64"),
+            _fold(labelled, seed),
         )
-        return _Fitted(model, thresholds, len(earlier) + len(later), seconds)
+    }
+    for ends in {_period_ends(recipe) for recipe in recipes.values()} - {None}:
+        assert ends is not None
+        rows = _with_target(panel[panel["snapshot_date"] <= split.test], split.test, ends)
+        rows = sample_rows(rows, settings.max_rows, f"train|{seed}")
+        target = np.empty(len(rows), dtype=TARGET)
+        for name in TARGET.names or ():
+            target[name] = rows[name]
+        rows_of[ends] = rows[list(features)], target, _fold(rows, seed)
+
+    def fitted(model: CalibratedOnLaterSnapshots, raw: np.ndarray, rows: int, at: float) -> Fitted:
+        p_later = np.round(model.rescale(raw), 6)
+        thresholds = choose_thresholds(
+            y_later, p_later, capacity_share=settings.capacity_share, profit=settings.profit
+        )
+        return Fitted(model, thresholds, rows, time.thread_time() - at, p_later)
+
+    def fit(name: str) -> Fitted:
+        started = time.thread_time()
+        X, y, fold = rows_of[_period_ends(recipes[name])]
+        with threadpool_limits(1):  # the limit on OpenMP holds per thread
+            raw = cross_fitted(recipes[name], X, y, fold, X_later, fold_later)
+            model = CalibratedOnLaterSnapshots(recipes[name]).fit(X, y, raw, y_later)
+        return fitted(model, raw, len(X), started)
 
     # both are process-wide, so they are set once around the threads
     with threadpool_limits(1), warnings.catch_warnings():
         # the number of epochs of the network is part of its recipe, not a failure to converge
         warnings.simplefilter("ignore", ConvergenceWarning)
         with ThreadPoolExecutor(_FIT_WORKERS) as pool:
-            return dict(zip(recipes, pool.map(fit, recipes), strict=True))
+            found = dict(zip(recipes, pool.map(fit, recipes), strict=True))
+    for name, parts in AVERAGES.items():
+        if set(parts) <= set(found):
+            started = time.thread_time()
+            seen = np.column_stack([found[part].p_later for part in parts])
+            weights = pool_weights(seen, y_later)
+            average = LogOddsAverage([(part, recipes[part]) for part in parts], weights)
+            average.of([found[part].model for part in parts])
+            raw = pooled(seen, weights)
+            model = CalibratedOnLaterSnapshots(average).calibrate(average, raw, y_later)
+            found[name] = fitted(model, raw, max(found[p].row_count for p in parts), started)
+    return found
+
+
+def _period_ends(recipe: Any) -> tuple[int, ...] | None:
+    """Return the periods of a recipe that learns when customers bought; None: from labels."""
+    model = recipe[-1] if hasattr(recipe, "steps") else recipe
+    return tuple(model.period_ends) if isinstance(model, DiscreteTimeSurvival) else None
+
+
+def _with_target(panel: pd.DataFrame, known_by: date, ends: tuple[int, ...]) -> pd.DataFrame:
+    """Return the rows of which a period had closed by `known_by`, with the columns of `TARGET`."""
+    target = purchase_periods(panel, known_by, ends)
+    rows = panel.assign(**{name: target[name] for name in TARGET.names or ()})
+    return rows[target["known_periods"] > 0]
+
+
+def _fold(rows: pd.DataFrame, seed: int) -> np.ndarray:
+    """Return the fold of each row, by its customer: all snapshots of one are in one."""
+    return (uniform_hash(rows["customer_key"], f"fold|{seed}") * _FOLDS).astype("int64")
 
 
 def _predict(model: Classifier, frame: pd.DataFrame, features: tuple[str, ...]) -> np.ndarray:
@@ -507,7 +659,7 @@ def _predict(model: Classifier, frame: pd.DataFrame, features: tuple[str, ...]) 
 
 def _judge(
     predictions: pd.DataFrame,
-    recipes: Mapping[str, Any],
+    names: list[str],
     thresholds: Mapping[tuple[str, date], Thresholds],
     costs: Mapping[str, list[tuple[float, float]]],
     origins: list[Split],
@@ -517,25 +669,69 @@ def _judge(
     """Measure every candidate on the same rows and pass it through the gates."""
     differences = _differences(
         predictions,
-        [(name, base) for name in recipes for base in (NO_SKILL, FALLBACK)],
+        [(name, base) for name in names for base in (NO_SKILL, FALLBACK)],
         settings,
         seed,
     )
+    by = slices(predictions)
+    aucs, precisions = ranking_bootstrap(
+        predictions, names, n_resamples=settings.n_resamples, seed=seed
+    )
+    y = predictions["is_churned"].to_numpy()
+    each = np.column_stack(
+        [log_losses(y, predictions[name].to_numpy()) for name in names]
+        + [(predictions[name].to_numpy() - y) ** 2 for name in names]
+    )
+    means = customer_bootstrap(
+        each, predictions["customer_key"], n_resamples=settings.n_resamples, seed=seed
+    )
+    losses, briers = means[:, : len(names)], means[:, len(names) :]
     results = []
-    for name in recipes:
+    for i, name in enumerate(names):
         at = {split.test: thresholds[name, split.test].as_dict() for split in origins}
+        metrics = _metrics(predictions, name, at)
+        by_origin = {
+            day: _metrics(predictions[predictions["snapshot_date"] == day], name, at) for day in at
+        }
+
+        def mean(metric: str, of: dict[date, dict[str, float]] = by_origin) -> float:
+            return float(np.nanmean([values[metric] for values in of.values()]))
+
+        metrics |= profit_by_value(
+            y, predictions[name].to_numpy(), predictions[VALUE].to_numpy(), settings.profit
+        )
+        metrics["roc_auc_mean"], metrics["average_precision_mean"] = (
+            mean("roc_auc"),
+            mean("average_precision"),
+        )
+        metrics["calibration_absolute_bias_mean"] = float(
+            np.mean([abs(values["calibration_bias"]) for values in by_origin.values()])
+        )
+        metrics["calibration_absolute_bias_worst"] = max(
+            abs(values["calibration_bias"]) for values in by_origin.values()
+        )
         results.append(
             CandidateResult(
                 name=name,
-                metrics=_metrics(predictions, name, at),
+                metrics=metrics,
                 metrics_uncontacted=_metrics(predictions[~predictions["was_contacted"]], name, at),
-                metrics_by_origin={
-                    day: _metrics(predictions[predictions["snapshot_date"] == day], name, at)
-                    for day in at
+                metrics_by_origin=by_origin,
+                intervals={
+                    "log_loss": interval(metrics["log_loss"], losses[:, i]),
+                    "brier": interval(metrics["brier"], briers[:, i]),
+                    "roc_auc_mean": interval(metrics["roc_auc_mean"], aucs[:, i]),
+                    "average_precision_mean": interval(
+                        metrics["average_precision_mean"], precisions[:, i]
+                    ),
+                    "log_loss_minus_recency_rule": differences[name, FALLBACK],
                 },
+                slices=slice_table(predictions, by, name),
                 fit_seconds=float(np.mean([fit for fit, _ in costs[name]])),
                 score_seconds_per_10k=float(np.mean([score for _, score in costs[name]])),
-                gates=_gates(name, predictions[name], differences),
+                gates=(
+                    *_gates(name, predictions[name], differences),
+                    *calibration_gates(metrics, by_origin),
+                ),
             )
         )
     return results
@@ -598,21 +794,28 @@ def _differences(
 
 def _decide(
     predictions: pd.DataFrame,
-    chosen: str,
+    ranking: tuple[str, ...],
     passed: set[str],
     champion: Champion | None,
+    as_of: date,
     settings: TrainingSettings,
     seed: int,
-) -> tuple[Decision, dict[str, float] | None]:
-    """Decide whether the chosen recipe becomes champion."""
+) -> tuple[str, Decision, dict[str, float] | None]:
+    """Return the recipe to be registered, whether it becomes champion, and the champion's metrics.
+
+    The best that passes the gates, if it is a new recipe, must be superior to the champion. If it
+    is not, the champion's own recipe on the new labels follows it, where it is no worse.
+    """
+    best = next((name for name in ranking if name in passed), FALLBACK)
     if champion is None:
-        if chosen in passed:
-            reason = (
-                f"first champion: {chosen} has the lowest log loss of those that pass the gates"
-            )
+        if best in passed:
+            reason = f"first champion: {best} has the lowest log loss of those that pass the gates"
         else:
-            reason = f"first champion: no candidate passes the gates, so the {chosen} serves"
-        return Decision(True, reason, None), None
+            reason = f"first champion: no candidate passes the gates, so the {best} serves"
+        held = _suspicion(predictions, best, settings, seed)
+        if held is not None:
+            return best, Decision(False, f"{best} is held: {held}", None, held=held), None
+        return best, Decision(True, reason, None), None
     rows = predictions[predictions[CHAMPION].notna()]
     who = f"champion version {champion.version} ({champion.recipe})"
     if rows.empty:
@@ -620,15 +823,59 @@ def _decide(
             f"{who} stays: its recipe is no longer a candidate and its labels matured after every "
             "test snapshot, so no comparison would be out of time"
         )
-        return Decision(False, reason, None), None
+        return best, Decision(False, reason, None), None
     metrics = evaluate(rows["is_churned"].to_numpy(), rows[CHAMPION].to_numpy())
-    if chosen not in passed:
-        return Decision(False, f"{who} stays: no candidate passes the gates", None), metrics
-    found = _differences(rows, [(chosen, CHAMPION)], settings, seed)[chosen, CHAMPION]
-    told = f"log loss of {chosen} minus the champion's on the same {len(rows)} rows: {found}"
-    if found.high < 0:
-        return Decision(True, f"{chosen} replaces {who}. {told}", found), metrics
-    return Decision(False, f"{who} stays: not beaten beyond doubt. {told}", found), metrics
+    if best not in passed:
+        return best, Decision(False, f"{who} stays: no candidate passes the gates", None), metrics
+    boot = {"n_resamples": settings.n_resamples, "seed": seed}
+    rows = rows.reset_index(drop=True)
+    spent, found, told = None, None, ""
+    chosen = best
+    if best != champion.recipe:
+        spent = alpha_of(settings.attempt)
+        found, p = difference(rows, best, CHAMPION, **boot)
+        told = (
+            f"log loss of {best} minus the champion's on the same {len(rows)} rows: {found}, "
+            f"p = {p:.2g} at an error of {spent:.2g} (challenger {settings.attempt} of the quarter)"
+        )
+        if p >= spent and champion.recipe in passed:
+            chosen = champion.recipe
+        elif p >= spent:
+            reason = f"{who} stays: not beaten beyond doubt. {told}"
+            return best, Decision(False, reason, found, spent), metrics
+    if chosen == champion.recipe:
+        if champion.last_matured_date >= as_of:
+            reason = f"{who} stays: nothing has matured since it was fitted. {told}".strip()
+            return chosen, Decision(False, reason, found, spent), metrics
+        if found is None:
+            found, _ = difference(rows, chosen, CHAMPION, **boot)
+        lost = auc_difference(rows, chosen, CHAMPION, **boot)
+        says = f"ROC AUC of the refitted {chosen} minus the champion's: {lost}"
+        if lost.low <= -AUC_MARGIN:
+            reason = f"{who} stays: its recipe on newer labels may be worse. {says}"
+            return chosen, Decision(False, reason, found, spent), metrics
+        told = f"{says}. {told}".strip()
+    harmed = slice_gate(rows, slices(rows), chosen, CHAMPION, **boot)
+    if not harmed.passed:
+        reason = f"{who} stays: {harmed.detail}. {told}"
+        return chosen, Decision(False, reason, found, spent), metrics
+    held = _suspicion(predictions, chosen, settings, seed)
+    if held is not None:
+        return chosen, Decision(False, f"{chosen} is held: {held}", found, spent, held), metrics
+    verb = "refreshes" if chosen == champion.recipe else "replaces"
+    return chosen, Decision(True, f"{chosen} {verb} {who}. {told}", found, spent), metrics
+
+
+def _suspicion(
+    predictions: pd.DataFrame, name: str, settings: TrainingSettings, seed: int
+) -> str | None:
+    """Return why a person must look for a leak, beside the strongest reference there is."""
+    reference = next((r for r in LEAK_REFERENCES if r in predictions and r != name), None)
+    gain = None
+    if reference is not None:
+        gain = auc_difference(predictions, name, reference, n_resamples=50, seed=seed).estimate
+    metrics = evaluate(predictions["is_churned"].to_numpy(), predictions[name].to_numpy())
+    return leak_suspicion(metrics, gain, reference or "")
 
 
 def _digest(data: pd.DataFrame, features: tuple[str, ...]) -> str:

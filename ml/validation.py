@@ -1,7 +1,7 @@
 """Time as the split: rolling origins, deterministic row samples, and the bootstrap by customer.
 
 Belongs here: which snapshots may teach, calibrate and test, and how sure a difference is.
-Does not belong here: fitting (ml.training) and measuring (ml.metrics).
+Does not belong here: fitting (ml.training) and formulas (ml.metrics).
 
 All dates are shop days. A label of snapshot S matures at the end of S + horizon. A model that is to
 be tested as of T may therefore use a snapshot S only if S + horizon <= T: the horizon is the gap.
@@ -17,6 +17,8 @@ from math import exp, factorial
 
 import numpy as np
 import pandas as pd
+
+from ml.metrics import weighted_ranking
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,34 @@ def poisson_weights(
     random = np.random.default_rng(seed)
     for start in range(0, n_resamples, at_once):
         yield _poisson_one(random, (min(start + at_once, n_resamples) - start, n_units))
+
+
+def ranking_bootstrap(
+    predictions: pd.DataFrame, names: Sequence[str], *, n_resamples: int = 1000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return ROC AUC and average precision, the mean over snapshots, under samples of customers.
+
+    predictions: snapshot_date, customer_key, is_churned and a column per name. Each result has the
+    shape (n_resamples, names); one sample stands in one row of both, so differences are paired.
+    """
+    days = predictions["snapshot_date"]
+    rows = [np.flatnonzero((days == day).to_numpy()) for day in sorted(days.unique())]
+    y = predictions["is_churned"].to_numpy()
+    scores = {name: predictions[name].to_numpy() for name in names}
+    aucs, precisions = [], []
+    codes, customers = pd.factorize(predictions["customer_key"], sort=True)
+    for drawn in poisson_weights(len(customers), n_resamples, seed):
+        weights = drawn[:, codes]
+        found = np.array(
+            [
+                [weighted_ranking(y[own], scores[name][own], weights[:, own]) for own in rows]
+                for name in names
+            ]
+        )  # (names, snapshots, 2, resamples)
+        mean = np.nanmean(found, axis=1)
+        aucs.append(mean[:, 0].T)
+        precisions.append(mean[:, 1].T)
+    return np.concatenate(aucs), np.concatenate(precisions)
 
 
 def interval(estimate: float, resamples: np.ndarray, confidence: float = 0.95) -> Interval:

@@ -118,13 +118,19 @@ def _champion(args: argparse.Namespace) -> None:
 
     models = Models(_home())
     if args.rollback:
-        ref = models.rollback(CHURN_MODEL, args.reason)
+        ref = models.rollback(CHURN_MODEL, args.reason, args.name)
         print(f"champion is version {ref.version} again; the next day scored uses it")
     elif args.promote:
-        ref = models.promote(CHURN_MODEL, args.promote, args.reason)
+        ref = models.promote(CHURN_MODEL, args.promote, args.reason, args.name)
         print(f"champion is version {ref.version}")
+    elif args.sign:
+        ref = models.sign(CHURN_MODEL, args.sign, args.reason, args.name)
+        print(f"the leak review of version {ref.version} is signed; it may be promoted")
     for move in models.history(CHURN_MODEL):
-        print(f"{move.kind}: {move.previous_version} -> {move.version}: {move.reason}")
+        print(
+            f"{move.kind}: {move.previous_version} -> {move.version} by {move.approver}: "
+            f"{move.reason}"
+        )
 
 
 def _campaign(args: argparse.Namespace) -> None:
@@ -227,7 +233,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("champion", _champion, "show, roll back or promote the churn model")
     sub.add_argument("--rollback", action="store_true")
     sub.add_argument("--promote", type=int, metavar="VERSION")
+    sub.add_argument("--sign", type=int, metavar="VERSION", help="sign the leak review of it")
     sub.add_argument("--reason", default="asked for on the command line")
+    sub.add_argument("--name", default="command line", help="who decides")
 
     sub = command("campaign", _campaign, "preview or export the cohort of a campaign")
     sub.add_argument("campaign", help="its id; at_risk_<play> for a play of the at-risk list")

@@ -43,10 +43,11 @@ class HistoryConfig(dg.Config):
 def history_days(
     shop: "Shop", end: date, every_days: int, start: date | None = None
 ) -> tuple[list[date], list[date]]:
-    """Return the snapshots to build features of, and the days on which their labels mature.
+    """Return the snapshots to build features of, and the days on which labels mature.
 
     Snapshots are spaced `every_days` apart, counted back from the last one whose labels have
-    matured by `end`; the first has at least half an active window of history before it.
+    matured by `end`; the first has at least half an active window of history before it. Those after
+    it have no labels yet, and tell a training who has bought since the earlier ones.
     """
     last = end - timedelta(days=shop.horizon_days)
     first = start or shop.first_day + timedelta(days=shop.active_window_days // 2)
@@ -56,7 +57,11 @@ def history_days(
         snapshots.append(day)
         day -= timedelta(days=every_days)
     snapshots.reverse()
-    return snapshots, [day + timedelta(days=shop.horizon_days) for day in snapshots]
+    matured = [day + timedelta(days=shop.horizon_days) for day in snapshots]
+    if not snapshots:
+        return [], []
+    recent = range(every_days, shop.horizon_days + 1, every_days)
+    return [*snapshots, *(last + timedelta(days=n) for n in recent)], matured
 
 
 def history_job(loggers: Mapping[str, dg.LoggerDefinition] | None = None) -> dg.JobDefinition:

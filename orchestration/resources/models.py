@@ -119,17 +119,29 @@ class Models:
         run_id = registry.log_training(self.uri, result, tags)
         return registry.register(self.uri, name, result, run_id, tags)
 
-    def rollback(self, name: str, reason: str) -> ModelRef:
+    def attempt(self, name: str, as_of: date) -> int:
+        """Return which challenger of its quarter a training as of a day would be, from 1."""
+        from ml import registry
+
+        return registry.attempt_of(self.uri, name, as_of)
+
+    def rollback(self, name: str, reason: str, approver: str) -> ModelRef:
         """Make the previous champion champion again."""
         from ml import registry
 
-        return registry.rollback(self.uri, name, reason)
+        return registry.rollback(self.uri, name, reason, approver)
 
-    def promote(self, name: str, version: int, reason: str) -> ModelRef:
+    def promote(self, name: str, version: int, reason: str, approver: str) -> ModelRef:
         """Make a version champion."""
         from ml import registry
 
-        return registry.promote(self.uri, name, version, reason)
+        return registry.promote(self.uri, name, version, reason, approver)
+
+    def sign(self, name: str, version: int, reason: str, approver: str) -> ModelRef:
+        """Record that a person found no leak in a version that was held."""
+        from ml import registry
+
+        return registry.sign_leak_review(self.uri, name, version, approver, reason)
 
     def history(self, name: str) -> list[ChampionMove]:
         """Return every change of champion, oldest first."""

@@ -12,15 +12,19 @@ from ml.metrics import (
     ProfitModel,
     average_precision,
     calibration_bins,
+    calibration_slope,
     choose_thresholds,
     classification_at,
     entropy,
     evaluate,
     expected_calibration_error,
+    expected_maximum_profit,
     normalised_lift,
+    profit_by_value,
     profit_per_customer,
     roc_auc,
     top_decile_lift,
+    weighted_ranking,
 )
 
 # scores on a coarse grid, so that ties are the rule
@@ -159,3 +163,51 @@ def test_one_class_gives_nan_where_two_are_needed() -> None:
 def test_bad_input_is_refused(y: list[int], p: list[float], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         evaluate(np.array(y), np.array(p))
+
+
+def test_empc_is_the_published_one() -> None:
+    """The example of empulse 0.x: both numbers to the last digits."""
+    y, p = np.array([0, 1] * 4), np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.8, 0.9])
+    value, share = expected_maximum_profit(y, p)
+    assert value == pytest.approx(23.875593418348124, rel=1e-12)
+    assert share == pytest.approx(0.8743700763487141, rel=1e-12)
+    perfect = expected_maximum_profit(np.repeat([1, 0], 10), np.repeat([0.9, 0.1], 10))
+    assert perfect == pytest.approx((28.0, 0.5), abs=1e-8)
+
+
+def test_weights_of_one_are_the_plain_metrics_and_weights_are_copies() -> None:
+    random = np.random.default_rng(0)
+    y = (random.random(300) < 0.4).astype(int)
+    p = np.round(np.clip(0.3 * y + 0.7 * random.random(300), 0, 1), 1)  # many ties
+    weights = random.integers(0, 4, (2, 300)).astype(float)
+    weights[0] = 1
+    auc, ap = weighted_ranking(y, p, weights)
+    assert auc[0] == pytest.approx(roc_auc(y, p))
+    assert ap[0] == pytest.approx(average_precision(y, p))
+    copies = np.repeat(np.arange(300), weights[1].astype(int))
+    assert auc[1] == pytest.approx(roc_auc(y[copies], p[copies]))
+    assert ap[1] == pytest.approx(average_precision(y[copies], p[copies]))
+
+
+def test_the_slope_tells_overconfidence_and_inversion() -> None:
+    random = np.random.default_rng(1)
+    z = random.normal(size=20_000)
+    y = (random.random(20_000) < 1 / (1 + np.exp(-z))).astype(int)
+    for factor in (0.5, 1.0, 2.0, -1.0):
+        assert calibration_slope(y, 1 / (1 + np.exp(-factor * z))) == pytest.approx(
+            1 / factor, rel=0.06
+        )
+    assert np.isnan(calibration_slope(y, np.full(len(y), 0.3)))
+
+
+def test_profit_by_value_contacts_whom_it_pays() -> None:
+    profit = ProfitModel(accept_rate=0.5, incentive_amount=10, contact_amount=1)
+    y, p = np.array([1, 1, 0, 0]), np.array([0.9, 0.9, 0.1, 0.9])
+    value = np.array([100.0, 12.0, 100.0, 100.0])
+    found = profit_by_value(y, p, value, profit)
+    # worth it: .9 * 45 - 1 - 1 > 0; .9 * 1 - 2 < 0; .1 * 45 - 9 - 1 < 0; as the first
+    assert found["share_contacted"] == 0.5
+    assert found["profit_by_value"] == pytest.approx((44 - 11) / 4)
+    assert found["profit_of_all"] == pytest.approx((44 + 0 - 11 - 11) / 4)
+    with pytest.raises(ValueError, match="one finite number per row"):
+        profit_by_value(y, p, np.array([1.0, 2.0, 3.0, np.nan]), profit)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, timedelta
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 from training_world import (
     FIRST,
@@ -19,7 +23,8 @@ from training_world import (
     training_frame,
 )
 
-from ml.features import FEATURES, FeatureError
+from ml.estimators import SelectFeatures
+from ml.features import INPUTS, FeatureError
 from ml.metrics import log_losses
 from ml.scoring import score
 from ml.training import Champion, Fallback, TrainingResult, TrainingSkipped, train
@@ -31,7 +36,10 @@ NAMES = [
     "logistic_all",
     "random_forest",
     "hist_gradient_boosting",
+    "buy_till_you_die",
+    "survival",
     "mlp",
+    "average",
 ]
 
 
@@ -59,7 +67,7 @@ def frame() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def result(frame: pd.DataFrame) -> TrainingResult:
-    """All six candidates."""
+    """All candidates, and the average."""
     return _train(frame, recipes=small_recipes())
 
 
@@ -89,13 +97,18 @@ def test_the_signal_is_found_and_the_gates_let_it_pass(result: TrainingResult) -
         "finite",
         "beats_no_skill",
         "beats_recency_rule",
+        "calibration_bias",
+        "calibration_slope",
+        "brier_beats_base_rate",
     ]
     assert result.decision.promote
     assert set(result.importances["feature"].head(2)) == {
         "days_since_last_order",
         "days_since_last_event",
     }
-    assert len(result.importances) == len(FEATURES)
+    assert len(result.importances) == len(INPUTS)
+    assert (result.importances["low"] <= result.importances["importance"]).all()
+    assert (result.importances["importance"] <= result.importances["high"]).all()
 
 
 def test_the_model_is_refitted_on_all_matured_labels(result: TrainingResult) -> None:
@@ -138,8 +151,12 @@ def test_labels_of_the_test_rows_choose_no_threshold(frame: pd.DataFrame) -> Non
 
 
 def test_labels_after_the_day_are_ignored(frame: pd.DataFrame) -> None:
+    """Labels, and snapshots: whether they are hidden or only later, it is the same training."""
     as_of = AS_OF - timedelta(days=14)
-    known = frame[frame["matured_date"] <= as_of]
+    known = frame[frame["snapshot_date"] <= as_of]
+    known = known.assign(
+        is_churned=known["is_churned"].where(known["matured_date"] <= as_of).astype("float64")
+    )
     a, b = _train(frame, as_of), _train(known, as_of)
     assert a.data_digest == b.data_digest
     pd.testing.assert_frame_equal(a.predictions, b.predictions)
@@ -214,13 +231,58 @@ def test_a_young_champion_is_judged_by_its_recipe_refitted(frame: pd.DataFrame) 
     assert (result.predictions["champion"] == result.predictions["recency_rule"]).all()
 
 
-def test_the_same_recipe_does_not_replace_itself(frame: pd.DataFrame) -> None:
+def test_the_same_recipe_on_the_same_labels_changes_nothing(frame: pd.DataFrame) -> None:
     same = Champion(3, "logistic_all", AS_OF, _Constant(0.5))
     decision = _train(frame, champion=same).decision
     assert not decision.promote
-    assert "stays: not beaten beyond doubt" in decision.reason
-    assert decision.log_loss_difference is not None
-    assert decision.log_loss_difference.estimate == 0
+    assert "nothing has matured since it was fitted" in decision.reason
+
+
+def test_the_same_recipe_is_refreshed_by_newer_labels(frame: pd.DataFrame) -> None:
+    """It must be no worse, not better: otherwise a champion grows stale."""
+    older = Champion(3, "logistic_all", AS_OF - timedelta(days=14), _Constant(np.nan))
+    result = _train(frame, champion=older)
+    assert result.decision.promote
+    assert "logistic_all refreshes champion version 3" in result.decision.reason
+    assert result.decision.spent_alpha is None  # a refresh is no challenger
+
+
+def test_a_refresh_that_may_be_worse_is_refused(frame: pd.DataFrame) -> None:
+    """The frozen champion knows the truth of the test rows; its recipe on new labels does not."""
+    oracle = Champion(3, "logistic_all", FIRST, _Oracle(frame))
+    decision = _train(frame, champion=oracle).decision
+    assert not decision.promote
+    assert "its recipe on newer labels may be worse" in decision.reason
+
+
+def test_a_champion_that_is_not_beaten_is_refreshed(frame: pd.DataFrame) -> None:
+    """The best is a new recipe, but not beyond doubt: the champion's own follows the champion."""
+    settings = replace(SETTINGS, attempt=10**9)  # nothing of the budget is left
+    older = Champion(3, "recency_rule", AS_OF - timedelta(days=14), _Constant(np.nan))
+    result = _train(frame, champion=older, settings=settings)
+    assert result.ranking[0] == "logistic_all"
+    assert result.chosen == "recency_rule"
+    assert result.decision.spent_alpha is not None
+    assert result.decision.spent_alpha < 1e-15
+    assert result.decision.promote
+    assert "recency_rule refreshes champion" in result.decision.reason
+
+
+class _Oracle:
+    """A frozen model that has the labels of the test rows by heart."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.known = {tuple(x): y for x, y in zip(_key(frame), frame["is_churned"], strict=True)}
+
+    def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
+        p = np.array([0.98 if self.known[tuple(x)] else 0.02 for x in _key(X)])
+        return np.column_stack([1 - p, p])
+
+
+def _key(frame: pd.DataFrame) -> np.ndarray:
+    names = ["days_since_last_event", "days_since_last_order", "revenue_amount_365d"]
+    names += ["order_count_30d", "event_count_30d", "view_count_30d", "product_count_365d"]
+    return frame[names].to_numpy(dtype="float64")
 
 
 def test_a_champion_that_cannot_be_judged_out_of_time_stays(frame: pd.DataFrame) -> None:
@@ -361,3 +423,66 @@ def test_progress_is_told(frame: pd.DataFrame) -> None:
     assert sum("as of" in message for message in told) == 3
     assert "refitting logistic_all" in told[-1]
     assert not any(key in " ".join(told) for key in frame["customer_key"].head(50))
+
+
+class _Inverted(LogisticRegression):
+    """Says the opposite of what it learnt."""
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        return super().predict_proba(X)[:, ::-1]
+
+
+def _with(model: Any, names: tuple[str, ...] = ("days_since_last_order",)) -> dict[str, Any]:
+    recipes = {"recency_rule": quick_recipes()["recency_rule"]}
+    recipes["suspect"] = Pipeline([("features", SelectFeatures(names)), ("model", model)])
+    return recipes
+
+
+@pytest.mark.parametrize(
+    ("model", "gates"),
+    [
+        (DummyClassifier(strategy="prior"), {"beats_no_skill", "beats_recency_rule"}),
+        (_Inverted(), {"beats_no_skill", "beats_recency_rule"}),
+    ],
+)
+def test_a_constant_and_an_inverted_model_are_refused(
+    frame: pd.DataFrame, model: Any, gates: set[str]
+) -> None:
+    result = _train(frame, recipes=_with(model))
+    failed = {gate.name for gate in result.candidate("suspect").gates if not gate.passed}
+    assert gates <= failed
+    assert result.chosen == "recency_rule"
+
+
+def test_a_leaking_model_is_held(frame: pd.DataFrame) -> None:
+    """A feature that knows the label: it passes every gate, and serves nobody."""
+    noise = np.random.default_rng(2).random(len(frame)) < 0.05
+    leak = frame.assign(review_count_365d=((frame["is_churned"] == 1) ^ noise).astype("float64"))
+    names = ("days_since_last_order", "review_count_365d")
+    result = _train(leak, recipes=_with(LogisticRegression(), names))
+    assert result.chosen == "suspect"
+    assert result.candidate("suspect").passed
+    assert not result.decision.promote
+    assert result.decision.held is not None
+    assert "ROC AUC" in result.decision.held
+    champion = Champion(3, "recency_rule", FIRST, _Constant(0.5))
+    again = _train(leak, recipes=_with(LogisticRegression(), names), champion=champion)
+    assert not again.decision.promote
+    assert again.decision.held is not None
+
+
+def test_a_model_whose_level_is_off_is_refused(frame: pd.DataFrame) -> None:
+    """Half of those who would stay leave from one day on: what was learnt before is off by it."""
+    day = sorted(frame["snapshot_date"].unique())[6]
+    random = np.random.default_rng(1).random(len(frame)) < 0.6
+    churned = (frame["snapshot_date"] >= day) & random | (frame["is_churned"] == 1)
+    result = _train(frame.assign(is_churned=churned.astype(int)))
+    failed = {gate.name for gate in result.candidate("logistic_all").gates if not gate.passed}
+    assert "calibration_bias" in failed
+    assert result.chosen != "logistic_all"
+
+
+def test_test_snapshots_span_two_horizons(result: TrainingResult) -> None:
+    tests = [split.test for split in result.origins]
+    assert min((b - a).days for a, b in pairwise(tests)) >= 30
+    assert (tests[-1] - tests[0]).days >= HORIZON

@@ -57,9 +57,10 @@ def as_of_day(config: TrainingConfig, published: list[date], what: str) -> date:
 
 
 def training_frame(platform: Platform, as_of: date) -> "pd.DataFrame":
-    """Return features joined with the labels that had matured by the end of `as_of`.
+    """Return features up to `as_of` joined with the labels that had matured by its end.
 
-    Snapshots are thinned to the training step before anything is read, so a year of daily
+    Labels are missing of the last snapshots, whose features tell who has bought since the earlier
+    ones. Snapshots are thinned to the training step before anything is read, so a year of daily
     partitions costs what a year of fortnightly ones does.
     """
     tables, lake = mart_tables(), platform.lake
@@ -77,13 +78,26 @@ def training_frame(platform: Platform, as_of: date) -> "pd.DataFrame":
         platform.settings.training_step_days,
     )
     matured = [day + timedelta(days=horizon) for day in snapshots]
+    step = platform.settings.training_step_days
+    snapshots += [
+        day
+        for day in sorted(have)
+        if snapshots and snapshots[-1] < day <= as_of and (day - snapshots[-1]).days % step == 0
+    ]
     for day in matured:
         lake.require(labels, day)
     for day in snapshots:
         lake.require(features, day)
     left = lake.read_frame(features, snapshots, money_as_float=True)
     right = lake.read_frame(labels, matured, money_as_float=True).drop(columns=["horizon_days"])
-    return left.merge(right, on=["snapshot_date", "customer_key"], validate="one_to_one")
+    frame = left.merge(
+        right, how="left", on=["snapshot_date", "customer_key"], validate="one_to_one"
+    )
+    # Features of a customer whose label is missing though the day has them: no training row.
+    labelled = {day - timedelta(days=horizon) for day in matured}
+    frame = frame[frame["is_churned"].notna() | ~frame["snapshot_date"].isin(labelled)]
+    dates = [day + timedelta(days=horizon) for day in frame["snapshot_date"]]
+    return frame.assign(matured_date=dates)
 
 
 def model_assets() -> list[dg.AssetsDefinition]:
@@ -98,8 +112,9 @@ def model_assets() -> list[dg.AssetsDefinition]:
         code_version="1",
         freshness_policy=FRESH_MODEL,
         description=(
-            "Six candidates compared out of time, the best that passes the gates refitted on all "
-            "matured labels and registered; champion if it beats the champion on the same rows. "
+            "Candidates compared out of time, the best that passes the gates refitted on all that "
+            "is known and registered; champion if it beats the champion on the same rows, or is "
+            "the champion's own recipe on newer labels and no worse. "
             "While nothing can be compared and nobody serves, the recency rule does."
         ),
     )
@@ -124,6 +139,8 @@ def model_assets() -> list[dg.AssetsDefinition]:
                     n_origins=settings.training_origins,
                     max_rows=settings.training_max_rows,
                     snapshot_spacing_days=settings.training_step_days,
+                    attempt=models.attempt(CHURN_MODEL, as_of),
+                    margin_rate=settings.margin_rate,
                 ),
                 on_progress=context.log.info,
             )

@@ -1,0 +1,113 @@
+"""The model card: what one registered version is, for whoever must decide whether to trust it.
+
+Belongs here: the text, after Mitchell et al., Model Cards for Model Reporting, 2019. Does not
+belong here: where it is kept (ml.registry), the numbers (ml.training).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ml.slices import SMALLEST_SLICE
+
+if TYPE_CHECKING:
+    from ml.training import TrainingResult
+
+_METRICS = {
+    "log_loss": "log loss",
+    "roc_auc_mean": "ROC AUC, mean over test snapshots",
+    "average_precision_mean": "average precision, mean over test snapshots",
+    "brier": "Brier score",
+}
+_POINTS = {
+    "brier_skill": "Brier skill",
+    "top_decile_lift": "top-decile lift",
+    "top_decile_lift_normalised": "normalised (1: perfect)",
+    "calibration_slope": "calibration slope",
+    "calibration_absolute_bias_mean": "mean absolute calibration bias",
+    "calibration_absolute_bias_worst": "worst calibration bias",
+}
+
+
+def model_card(result: TrainingResult, name: str, version: int, sha256: str) -> str:
+    """Return the card of a version in Markdown; it holds no customer."""
+    chosen = result.candidate(result.chosen)
+    lines = [
+        f"# {name}, version {version}: {result.chosen}",
+        "",
+        f"- **Decision**: {result.decision.reason}",
+        f"- **Data**: snapshots from {result.first_snapshot}, labels up to "
+        f"{result.last_matured_date}; {result.training_row_count:,} rows; data set "
+        f"{result.data_digest[:12]}",
+        "- **Population**: customers with a valid order within the shop's active window before the "
+        "snapshot; dormant customers and prospects have no score",
+        f"- **Predicts**: the probability of no valid order within {result.horizon_days} days, "
+        "under business as usual",
+        "- **Tested** on snapshots of "
+        + ", ".join(str(split.test) for split in result.origins)
+        + ", each by a fit on what was known on that day",
+        f"- **Season**: {result.season}",
+        f"- **File**: SHA-256 {sha256}",
+        "",
+        "## Metrics, out of time",
+        "",
+        "| metric | value | 95 % interval, over customers |",
+        "| --- | ---: | --- |",
+    ]
+    for metric, label in _METRICS.items():
+        found = chosen.intervals[metric]
+        lines.append(f"| {label} | {found.estimate:.4f} | {found.low:.4f} to {found.high:.4f} |")
+    for metric, label in _POINTS.items():
+        lines.append(f"| {label} | {chosen.metrics[metric]:.3f} | |")
+    lines += [
+        "",
+        "## Calibration by test snapshot",
+        "",
+        "| snapshot | customers | churn rate | mean probability | slope |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for day, values in chosen.metrics_by_origin.items():
+        lines.append(
+            f"| {day} | {values['row_count']:,.0f} | {values['churn_rate']:.3f} | "
+            f"{values['mean_probability']:.3f} | {values['calibration_slope']:.2f} |"
+        )
+    lines += [
+        "",
+        "## Slices",
+        "",
+        f"Slices of fewer than {SMALLEST_SLICE} customers are shown and decide nothing.",
+        "",
+        "| slice | value | customers | churn rate | bias | log loss | ROC AUC |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in chosen.slices.to_dict("records"):
+        small = "" if row["is_gated"] else " (few)"
+        lines.append(
+            f"| {row['slice']} | {row['value']}{small} | {row['customer_count']:,} | "
+            f"{row['churn_rate']:.3f} | {row['calibration_bias']:+.3f} | {row['log_loss']:.4f} | "
+            f"{row['roc_auc']:.3f} |"
+        )
+    lines += ["", "## Candidates", "", "| candidate | log loss minus the chosen | gates |"]
+    lines.append("| --- | --- | --- |")
+    for other in result.ranking:
+        failed = [gate.name for gate in result.candidate(other).gates if not gate.passed]
+        verdict = "passed" if not failed else "failed: " + ", ".join(failed)
+        lines.append(f"| {other} | {result.against_chosen[other]} | {verdict} |")
+    protected = [n for n in result.features if n in ("gender", "birth_year", "age_band", "country")]
+    lines += [
+        "",
+        "## Intended use and limits",
+        "",
+        "- Ranks customers for retention and estimates margin at risk. It is no ground for prices, "
+        "credit or refusals.",
+        "- A probability says who leaves, not whom a contact would keep: that is what a randomised "
+        "campaign measures.",
+        "- It holds for the shop and the population that it was trained on; a change of "
+        "assortment, prices or data is not in it.",
+        f"- Features: {len(result.features)}; protected attributes among them: "
+        + (", ".join(protected) or "none")
+        + ".",
+        "- Of customers labelled churned 30 to 45 % buy again within 180 further days (Online "
+        "Retail II): churned is not lost.",
+    ]
+    return "\n".join(lines) + "\n"
