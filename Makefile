@@ -8,6 +8,9 @@
 #   make backfill FROM=<day> TO=<day>
 #                        run days again, in one run
 #   make docs            the documentation of the mart, one HTML page
+#   make benchmark-models SOURCE=online-retail-ii DATA=<folder>
+#                        every candidate out of time beside its peers; also SOURCE=contract, cdnow
+#                        and simulated; DAYS=2011-03-10,2011-04-10 WINDOW=180 HORIZON=90 KEEP=<home>
 #   make test            the test suite; make test-slow: proofs that take minutes
 #   make lint            ruff, mypy, sqlfluff; make format: what ruff can mend by itself
 #   make clean           throw the environment and caches away; homes stay
@@ -22,7 +25,7 @@ SOURCE ?= simulated
 test test-slow: export HOLDFAST_SECRET ?= a-simulated-shop-has-no-secrets
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format up down backfill docs lock clean
+.PHONY: help setup demo benchmark-models test test-slow lint format up down backfill docs lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -45,6 +48,13 @@ demo: setup
 	@$(HOLDFAST) demo --source $(SOURCE) $(if $(DATA),--data "$(DATA)") \
 		$(if $(CUSTOMERS),--customers $(CUSTOMERS)) $(if $(TIMEZONE),--timezone $(TIMEZONE)) \
 		$(if $(CURRENCY),--currency $(CURRENCY)) $(if $(FRESH),--fresh)
+
+benchmark-models: setup .venv/.installed-dev
+	@$(BIN)/python benchmarks/models.py --source $(SOURCE) $(if $(DATA),--data "$(DATA)") \
+		$(if $(DAYS),--test-days $(DAYS)) $(if $(WINDOW),--window $(WINDOW)) \
+		$(if $(HORIZON),--horizon $(HORIZON)) $(if $(KEEP),--home "$(KEEP)") \
+		$(if $(TIMEZONE),--timezone $(TIMEZONE)) $(if $(CURRENCY),--currency $(CURRENCY)) \
+		$(if $(CUSTOMERS),--customers $(CUSTOMERS))
 
 up: setup
 	@$(HOLDFAST) up
