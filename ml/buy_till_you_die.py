@@ -373,6 +373,9 @@ class BuyTillYouDieClassifier(ClassifierMixin, BaseEstimator):
         """Return an array of shape (rows, 2): P(a purchase), P(no purchase)."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype="float64", ensure_all_finite="allow-nan", reset=False)
+        # What nobody has lived can be asked, too: reasons replace some columns by the typical ones.
+        X = X.copy()
+        X[:, 1] = np.minimum(X[:, 1], X[:, 0])
         none = self.population_.no_purchase_probability(self._histories(X), self.horizon_days)
         return np.column_stack([1.0 - none, none])
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ml.features import FEATURES, feature_matrix
+from ml.features import INPUTS, feature_matrix
 from ml.scoring import MEDIUM_RISK
 
 REASON_COUNT = 3
@@ -58,15 +58,15 @@ def reasons(estimator: Any, features: pd.DataFrame, reference: pd.DataFrame) -> 
     `NO_FURTHER_REASON`. Customers at low risk (ml.scoring) are not asked about: `NO_REASON`.
     """
     rows = features.sort_values("customer_key", kind="stable").reset_index(drop=True)
-    matrix = feature_matrix(rows)
+    matrix = feature_matrix(rows, INPUTS)
     medians = _medians(matrix if reference is features else reference)
-    typical = dict(zip(FEATURES, medians, strict=True))
+    typical = dict(zip(INPUTS, medians, strict=True))
     values = _contributions(estimator, matrix.to_numpy(), medians)
     order = np.argsort(-values, axis=1, kind="stable")[:, :REASON_COUNT]
     records = matrix.to_numpy()
     words = [[NO_FURTHER_REASON if k else NO_REASON] * len(rows) for k in range(REASON_COUNT)]
     for i in np.flatnonzero((values >= _SMALLEST).any(axis=1)):
-        customer = dict(zip(FEATURES, records[i].tolist(), strict=True))
+        customer = dict(zip(INPUTS, records[i].tolist(), strict=True))
         for k in range(REASON_COUNT):
             group = order[i, k]
             if values[i, group] >= _SMALLEST:
@@ -82,7 +82,9 @@ def reasons(estimator: Any, features: pd.DataFrame, reference: pd.DataFrame) -> 
 def contributions(estimator: Any, features: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     """Return customer_key and, per group, the rise in log-odds due to it, rounded to 6 digits."""
     rows = features.sort_values("customer_key", kind="stable").reset_index(drop=True)
-    effects = _contributions(estimator, feature_matrix(rows).to_numpy(), _medians(reference))
+    effects = _contributions(
+        estimator, feature_matrix(rows, INPUTS).to_numpy(), _medians(reference)
+    )
     columns = {group.name: effects[:, i] for i, group in enumerate(GROUPS)}
     return pd.DataFrame({"customer_key": rows["customer_key"], **columns})
 
@@ -120,11 +122,11 @@ def _ablate(estimator: Any, rows: np.ndarray, medians: np.ndarray) -> np.ndarray
 
 def _medians(reference: pd.DataFrame) -> np.ndarray:
     """Return the median of each feature; NaN where the reference never has a value."""
-    return feature_matrix(reference).median(axis=0, skipna=True).to_numpy()
+    return feature_matrix(reference, INPUTS).median(axis=0, skipna=True).to_numpy()
 
 
 def _log_odds(estimator: Any, matrix: np.ndarray) -> np.ndarray:
-    frame = pd.DataFrame(matrix, columns=list(FEATURES))
+    frame = pd.DataFrame(matrix, columns=list(INPUTS))
     p = np.clip(estimator.predict_proba(frame)[:, 1], 1e-6, 1 - 1e-6)
     return np.log(p) - np.log1p(-p)
 
@@ -418,4 +420,4 @@ GROUPS: tuple[Group, ...] = (
     ),
 )
 
-_COLUMNS = [[FEATURES.index(name) for name in group.features] for group in GROUPS]
+_COLUMNS = [[INPUTS.index(name) for name in group.features] for group in GROUPS]

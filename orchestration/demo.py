@@ -112,8 +112,8 @@ def _simulated(home: Home, customers: int) -> None:
     _place_campaigns(home, enrolled)
     say(f"2/6  Features and labels of past days, fortnightly, up to {enrolled}")
     run_history(home, enrolled)
-    say(f"3/6  Training: six candidates, out of time, as of {enrolled}")
-    run_training(home, enrolled)
+    say(f"3/6  Training: the candidates, out of time, as of {enrolled}")
+    run_training(home, enrolled, _quick())
     say(f"4/6  The daily job for {enrolled}: scores, segments, at-risk list, campaign cohorts")
     run_days(home, enrolled, enrolled)
     _export(home)
@@ -126,6 +126,12 @@ def _simulated(home: Home, customers: int) -> None:
     run_days(home, daily, last)
 
 
+def _quick() -> Settings:
+    """Return the settings of a demo's training: two test snapshots, a horizon apart, not three."""
+    settings = Settings()
+    return settings.model_copy(update={"training_origins": min(settings.training_origins, 2)})
+
+
 def _historic(home: Home) -> None:
     from orchestration.runs import run_days, run_history, run_training, say
 
@@ -135,8 +141,8 @@ def _historic(home: Home) -> None:
     _place_campaigns(home, last)
     say(f"2/4  Features and labels of past days, fortnightly, up to {first}")
     run_history(home, first)
-    say(f"3/4  Training: six candidates, out of time, as of {first}")
-    run_training(home, first)
+    say(f"3/4  Training: the candidates, out of time, as of {first}")
+    run_training(home, first, _quick())
     say(f"4/4  The daily job for {first} .. {last}, in one run")
     run_days(home, first, last)
 
