@@ -111,11 +111,11 @@ class RecencyRule(ClassifierMixin, BaseEstimator):
 
 
 class CalibratedOnLaterSnapshots(ClassifierMixin, BaseEstimator):
-    """A pipeline fitted on all that is known, its log-odds re-scaled on the latest snapshots.
+    """A pipeline fitted on all that is known, its log-odds re-scaled on matured snapshots.
 
     Platt scaling on log-odds: P = sigmoid(a + b * logit(p)), b >= 0 (Platt 1999; on log-odds it is
     the logistic recalibration of Cox 1958, with the identity a = 0, b = 1 inside the family). Two
-    parameters, because later snapshots are few and isotonic steps would tie customers that the
+    parameters, because snapshots repeat customers and isotonic steps would tie customers that the
     pipeline tells apart. The predictions for them come from pipelines that had not seen these
     customers (`cross_fitted`); scikit-learn's CalibratedClassifierCV would draw random rows.
     """

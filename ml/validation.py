@@ -23,7 +23,9 @@ from ml.metrics import weighted_ranking
 
 @dataclass(frozen=True)
 class Split:
-    """Snapshots to fit on, later ones to calibrate on, and the one that is predicted.
+    """Earlier and later snapshots that are known, and the one that is predicted.
+
+    All of them teach. There must be both, so that a model has seen time pass.
 
     For the refit, `test` is the day as of which it is done: nothing is tested there.
     """

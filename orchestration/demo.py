@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SIMULATED = Shop("Europe/Berlin", "EUR", date(2024, 1, 1), date(2025, 6, 30), source="simulated")
 SEED = 7
+# Test snapshots of a demo's training, a horizon apart. A third would cost it half a minute.
+ORIGINS = 2
 # The last days, which are run daily; before them a model needs fortnightly snapshots only.
 LAST_DAYS = 7
 # The campaigns are assigned this many days before the end: their windows of 21 days have closed,
@@ -113,7 +115,7 @@ def _simulated(home: Home, customers: int) -> None:
     say(f"2/6  Features and labels of past days, fortnightly, up to {enrolled}")
     run_history(home, enrolled)
     say(f"3/6  Training: the candidates, out of time, as of {enrolled}")
-    run_training(home, enrolled, _quick())
+    run_training(home, enrolled, ORIGINS)
     say(f"4/6  The daily job for {enrolled}: scores, segments, at-risk list, campaign cohorts")
     run_days(home, enrolled, enrolled)
     _export(home)
@@ -126,12 +128,6 @@ def _simulated(home: Home, customers: int) -> None:
     run_days(home, daily, last)
 
 
-def _quick() -> Settings:
-    """Return the settings of a demo's training: two test snapshots, a horizon apart, not three."""
-    settings = Settings()
-    return settings.model_copy(update={"training_origins": min(settings.training_origins, 2)})
-
-
 def _historic(home: Home) -> None:
     from orchestration.runs import run_days, run_history, run_training, say
 
@@ -142,7 +138,7 @@ def _historic(home: Home) -> None:
     say(f"2/4  Features and labels of past days, fortnightly, up to {first}")
     run_history(home, first)
     say(f"3/4  Training: the candidates, out of time, as of {first}")
-    run_training(home, first, _quick())
+    run_training(home, first, ORIGINS)
     say(f"4/4  The daily job for {first} .. {last}, in one run")
     run_days(home, first, last)
 

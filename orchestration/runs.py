@@ -148,11 +148,11 @@ def run_facts(home: "Home", start: date, end: date) -> str:
     return run_job(home, "history", config={"ops": {"build_history": {"config": config}}})
 
 
-def run_training(home: "Home", as_of: date | None = None, settings: Settings | None = None) -> str:
-    """Train, compare and register the models as of a day."""
-    config = {"config": {"as_of": as_of.isoformat() if as_of else ""}}
+def run_training(home: "Home", as_of: date | None = None, origins: int = 0) -> str:
+    """Train, compare and register the models as of a day, on so many test snapshots."""
+    config = {"config": {"as_of": as_of.isoformat() if as_of else "", "origins": origins}}
     ops = dict.fromkeys(("models__churn", "models__customer_segments"), config)
-    return run_job(home, "training", config={"ops": ops}, settings=settings)
+    return run_job(home, "training", config={"ops": ops})
 
 
 def rebuild_stale(home: "Home") -> list[date]:

@@ -34,9 +34,13 @@ def model_key(name: str) -> dg.AssetKey:
 
 
 class TrainingConfig(dg.Config):
-    """As of which day to train; empty: the last day whose labels are published."""
+    """As of which day to train; empty: the last day whose labels are published.
+
+    origins: out-of-time test snapshots; 0: as many as the settings say.
+    """
 
     as_of: str = ""
+    origins: int = 0
 
 
 def as_of_day(config: TrainingConfig, published: list[date], what: str) -> date:
@@ -136,7 +140,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
                 settings.seed,
                 champion=models.champion(CHURN_MODEL),
                 settings=TrainingSettings(
-                    n_origins=settings.training_origins,
+                    n_origins=config.origins or settings.training_origins,
                     max_rows=settings.training_max_rows,
                     snapshot_spacing_days=settings.training_step_days,
                     attempt=models.attempt(CHURN_MODEL, as_of),
