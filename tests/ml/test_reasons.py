@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import date, timedelta
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,8 @@ class _Linear:
 def _customers(*changes: dict[str, float]) -> pd.DataFrame:
     rows = [TYPICAL | change for change in changes]
     frame = pd.DataFrame(rows, columns=list(FEATURES), dtype="float64")
-    return frame.assign(customer_key=[f"{i:032x}" for i in range(len(frame))])
+    keys = [f"{i:032x}" for i in range(len(frame))]
+    return frame.assign(customer_key=keys, snapshot_date=date(2025, 6, 30))
 
 
 REFERENCE = _customers({})
@@ -117,6 +119,33 @@ def test_a_real_model_is_explained_the_same_in_any_order() -> None:
     risky = np.argsort(-model.predict_proba(day)[:, 1])[:20]
     main = told.set_index("customer_key").loc[day["customer_key"].iloc[risky], "reason_1"]
     assert main.str.startswith(("has not ordered for", "was last seen")).mean() >= 0.9
+
+
+@pytest.mark.parametrize("recipe", ["hist_gradient_boosting", "survival"])
+def test_a_day_on_which_nothing_happens_changes_few_reasons(recipe: str) -> None:
+    """Everybody is silent for one day longer: nearly all are told the same three things."""
+    frame = training_frame(customers=300, snapshots=3)
+    model = fitted(recipe, frame)
+    day = frame[frame["snapshot_date"] == frame["snapshot_date"].max()]
+    older = {
+        name: day[name] + 1
+        for name in ("days_since_last_order", "days_since_last_event", "days_since_first_order")
+    }
+    after = day.assign(**older, snapshot_date=day["snapshot_date"].iloc[0] + timedelta(days=1))
+
+    def told(rows: pd.DataFrame) -> list[set[str]]:
+        effects = contributions(model, rows, rows).drop(columns="customer_key")
+        order = np.argsort(-effects.to_numpy(), axis=1, kind="stable")[:, :3]
+        return [
+            {effects.columns[g] for g in own if effects.iat[i, g] >= 0.02}
+            for i, own in enumerate(order)
+        ]
+
+    before, then = told(day), told(after)
+    asked = [i for i, own in enumerate(before) if own and then[i]]
+    assert len(asked) > 50
+    shared = [len(before[i] & then[i]) / len(before[i] | then[i]) for i in asked]
+    assert np.mean(shared) > 0.85
 
 
 def test_an_empty_day_has_no_reasons() -> None:

@@ -54,11 +54,11 @@ def test_days_that_the_shop_does_not_have_are_not_run(
 
 def test_training_and_history_are_told_their_day(home: Home, asked: list[dict[str, Any]]) -> None:
     runs.run_training(home)
-    runs.run_training(home, D3)
+    runs.run_training(home, D3, 2)
     runs.run_history(home, D3, 7, D1)
     ops = [call["config"]["ops"] for call in asked]
-    assert ops[0]["models__churn"] == {"config": {"as_of": ""}}
-    assert ops[1]["models__customer_segments"] == {"config": {"as_of": "2024-03-03"}}
+    assert ops[0]["models__churn"] == {"config": {"as_of": "", "origins": 0}}
+    assert ops[1]["models__customer_segments"] == {"config": {"as_of": "2024-03-03", "origins": 2}}
     assert ops[2]["build_history"]["config"] == {
         "end": "2024-03-03",
         "every_days": 7,
