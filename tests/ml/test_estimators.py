@@ -153,7 +153,7 @@ def test_pool_weights_find_the_mixture_and_stay_on_the_simplex() -> None:
     weights = pool_weights(parts, y)
     assert sum(weights) == pytest.approx(1)
     assert min(weights) >= 0
-    assert weights[0] > 0.95  # the second part knows nothing
+    assert 0.72 < weights[0] <= 0.75  # the second part knows nothing: halfway to all
     twice = pool_weights(parts[:, [0, 0]], y)
     assert twice == pytest.approx([0.5, 0.5])
     assert pooled(parts, [1.0, 0.0]) == pytest.approx(parts[:, 0], abs=1e-6)
