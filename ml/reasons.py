@@ -29,6 +29,8 @@ from ml.scoring import MEDIUM_RISK
 REASON_COUNT = 3
 NO_REASON = "no sign of leaving"
 NO_FURTHER_REASON = "no further sign of leaving"
+PASSED_OVER = "neither among the riskiest nor with most at stake"
+TOLD_DECILES = 2
 # Log-odds below which a contribution is not worth a word: 0.02 moves a probability by 0.5 points.
 _SMALLEST = 0.02
 
@@ -49,15 +51,46 @@ class Group:
     phrase: Callable[[Row, Row], str]
 
 
-def reasons(estimator: Any, features: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
+def is_passed_over(scores: pd.DataFrame, most_at_stake: int) -> pd.Series:
+    """Return of whom no reasons are worked out though they are at risk; indexed like `scores`.
+
+    scores: risk_band, churn_decile, margin_at_risk_amount, customer_key. Not passed over are the
+    riskiest fifth of all, and so many customers as have most margin at risk: whom somebody may talk
+    to. A reason costs as many predictions as there are groups, and these would be two thirds.
+    """
+    at_risk = scores["risk_band"].ne("low")
+    at_stake = scores["margin_at_risk_amount"].astype("float64").where(at_risk, -1.0)
+    by_stake = scores.assign(at_stake=at_stake).sort_values(
+        ["at_stake", "customer_key"], ascending=[False, True], kind="stable"
+    )
+    is_most = scores.index.isin(by_stake.index[:most_at_stake])
+    return at_risk & scores["churn_decile"].gt(TOLD_DECILES) & ~is_most
+
+
+def reasons(
+    estimator: Any,
+    features: pd.DataFrame,
+    reference: pd.DataFrame,
+    passed_over: pd.Series | None = None,
+) -> pd.DataFrame:
     """Return customer_key, reason_1, reason_2, reason_3, sorted by customer_key; never null.
 
     features: `customer_key` and the features of one snapshot. reference: rows whose medians stand
     for the typical customer, e.g. the same snapshot. Reasons are the groups that raise this
     customer's risk most, strongest first; where fewer than three do, the rest reads
-    `NO_FURTHER_REASON`. Customers at low risk (ml.scoring) are not asked about: `NO_REASON`.
+    `NO_FURTHER_REASON`. Customers at low risk (ml.scoring) have `NO_REASON`, and who is passed over
+    (customer_key -> bool, default: nobody) has `PASSED_OVER`.
     """
     rows = features.sort_values("customer_key", kind="stable").reset_index(drop=True)
+    if passed_over is not None and passed_over.any():
+        is_told = ~rows["customer_key"].map(passed_over).to_numpy(dtype=bool)
+        told = reasons(estimator, rows[is_told], reference)
+        columns = {}
+        for name in told.columns.drop("customer_key"):
+            column = np.full(len(rows), PASSED_OVER, dtype=object)
+            column[is_told] = told[name]
+            columns[name] = pd.Series(column, dtype="str")
+        return rows[["customer_key"]].assign(**columns)
     matrix = feature_matrix(rows, INPUTS)
     medians = _medians(matrix if reference is features else reference)
     typical = dict(zip(INPUTS, medians, strict=True))

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.exceptions import ConvergenceWarning
@@ -503,11 +504,9 @@ def _train_and_later(
 
 
 def _calibrated(candidate: Pipeline, train: _Rows, later: _Rows) -> CalibratedOnLaterSnapshots:
-    return CalibratedOnLaterSnapshots(candidate).fit(
-        train.X,
-        train.came["bought"].to_numpy().astype(int),
-        later.X,
-        later.came["bought"].to_numpy().astype(int),
+    fitted = clone(candidate).fit(train.X, train.came["bought"].to_numpy().astype(int))
+    return CalibratedOnLaterSnapshots(candidate).calibrate(
+        fitted, fitted.predict_proba(later.X)[:, 1], later.came["bought"].to_numpy().astype(int)
     )
 
 

@@ -12,7 +12,15 @@ from training_world import fitted, training_frame
 
 from ml.estimators import sigmoid
 from ml.features import FEATURES, NULLABLE
-from ml.reasons import GROUPS, NO_FURTHER_REASON, NO_REASON, contributions, reasons
+from ml.reasons import (
+    GROUPS,
+    NO_FURTHER_REASON,
+    NO_REASON,
+    PASSED_OVER,
+    contributions,
+    is_passed_over,
+    reasons,
+)
 
 TYPICAL = dict.fromkeys(FEATURES, 1.0) | {
     "days_since_last_order": 20.0,
@@ -152,3 +160,30 @@ def test_an_empty_day_has_no_reasons() -> None:
     told = reasons(_Linear(days_since_last_order=1), REFERENCE.iloc[:0], REFERENCE)
     assert told.columns.tolist() == ["customer_key", "reason_1", "reason_2", "reason_3"]
     assert len(told) == 0
+
+
+def test_who_is_passed_over_changes_nothing_for_the_others() -> None:
+    model = _Linear(days_since_last_order=0.02, open_ticket_count=0.5)
+    silent = {"days_since_last_order": 200.0}
+    customers = _customers(silent, silent | {"open_ticket_count": 4.0}, {}, silent)
+    passed_over = pd.Series([False, True, False, True], index=customers["customer_key"])
+    everybody = reasons(model, customers, REFERENCE)
+    found = reasons(model, customers, REFERENCE, passed_over)
+    pd.testing.assert_frame_equal(found[::2], everybody[::2])
+    assert (found.loc[[1, 3], ["reason_1", "reason_2", "reason_3"]] == PASSED_OVER).all(axis=None)
+
+
+def test_passed_over_are_neither_the_riskiest_nor_those_with_most_at_stake() -> None:
+    scores = pd.DataFrame(
+        {
+            "customer_key": list("abcdefg"),
+            "risk_band": ["high", "high", "medium", "medium", "medium", "low", "low"],
+            "churn_decile": [1, 2, 3, 4, 5, 9, 10],
+            "margin_at_risk_amount": [1.0, 0.0, 5.0, 80.0, 80.0, 900.0, 0.0],
+        }
+    )
+    told = {"a", "b", "d", "f", "g"}  # of two with as much at stake the first by key
+    for order in ([0, 1, 2, 3, 4, 5, 6], [6, 4, 2, 0, 5, 3, 1]):
+        shuffled = scores.iloc[order]
+        passed = is_passed_over(shuffled, most_at_stake=1)
+        assert set(shuffled.loc[~passed, "customer_key"]) == told

@@ -38,7 +38,7 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         import pandas as pd
 
         from ml.frames import join_customers
-        from ml.reasons import reasons
+        from ml.reasons import is_passed_over, reasons
         from ml.scoring import score
         from ml.value import expected_margin, margin_at_risk
 
@@ -56,10 +56,6 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         features = platform.lake.read_frame(sources[0], [day], money_as_float=True)
         status = platform.lake.read_frame(sources[1], [day], ["customer_key", "is_margin_known"])
         scores = score(model, features)
-        if len(scores):
-            scores = join_customers(scores, reasons(model, features, features))
-        else:
-            scores = scores.assign(reason_1=None, reason_2=None, reason_3=None)
         margin = expected_margin(
             join_customers(features, status),
             platform.home.shop.horizon_days,
@@ -78,6 +74,13 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
             model_last_matured_date=ref.last_matured_date,
             is_rescore=ref.last_matured_date > day,
         )
+        if len(scores):
+            # Some of those with most at stake must not be contacted, and are not on the list.
+            passed_over = is_passed_over(scores, 4 * platform.settings.at_risk_capacity)
+            passed_over = passed_over.set_axis(scores["customer_key"])
+            scores = join_customers(scores, reasons(model, features, features, passed_over))
+        else:
+            scores = scores.assign(reason_1=None, reason_2=None, reason_3=None)
         return Made(
             scores,
             generation=found["customer_features"].generation,
