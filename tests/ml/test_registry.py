@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
+import value_world
 from sklearn.preprocessing import FunctionTransformer
 from threadpoolctl import threadpool_limits
 from training_world import (
@@ -36,6 +37,7 @@ from ml.estimators import CalibratedOnLaterSnapshots, LogOddsAverage
 from ml.registry import ModelError, NoSuchModelError
 from ml.training import Champion, Fallback, TrainingResult, TrainingSkipped, train
 from ml.uplift.training import learners, scaled
+from ml.value_training import train_value
 
 AS_OF = FIRST + timedelta(days=14 * 13 + HORIZON)
 TAGS = {"dagster_run_id": "run-1", "partition": "2025-07-31", "code_version": "abc"}
@@ -345,6 +347,9 @@ def test_every_trusted_type_is_needed() -> None:
         for model in [
             *map(_model, [*small_recipes(), "average"]),
             *learners(scaled(), is_binary=True).values(),
+            train_value(
+                value_world.history(), value_world.LAST, 7, settings=value_world.SETTINGS
+            ).model,
         ]
         for name in skops.io.get_untrusted_types(data=skops.io.dumps(model))
     }
