@@ -245,7 +245,7 @@ def run_one_day(folder: Path, one: Mart, many: Mart, args: argparse.Namespace) -
 
     facts = make(folder, SIZE)
     day = last_days(1)[0]
-    arms = mart_peers.arms(facts, one, day)
+    arms = mart_peers.arms(facts, one, day, args.threads)
     found: dict[str, list[Cost]] = {}
     answers = {}
     for _ in range(args.rounds):
@@ -281,7 +281,7 @@ def run_one_day(folder: Path, one: Mart, many: Mart, args: argparse.Namespace) -
         for name, cost in medians.items():
             if name.endswith(base):
                 print(
-                    f"  {name:32} CPU {cost.cpu:6.3f} s ({cost.cpu / ours.cpu:4.1f}x)"
+                    f"  {name:46} CPU {cost.cpu:6.3f} s ({cost.cpu / ours.cpu:4.1f}x)"
                     f"   wall {cost.wall:6.3f} s ({cost.wall / ours.wall:4.1f}x)"
                     f"   peak {cost.peak_gb:.2f} GB"
                 )
@@ -423,6 +423,7 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=90, help="range: how many days")
     parser.add_argument("--chunk", type=int, default=60, help="range: the most days built at once")
     parser.add_argument("--sample", type=int, default=6, help="range: days of the reference")
+    parser.add_argument("--threads", type=int, default=2, help="one-day: of each engine")
     parser.add_argument("--customers", type=int, default=1_000_000, help="million")
     parser.add_argument("--events", type=int, default=50_000_000, help="million")
     parser.add_argument("--memory-limit", default="10GB", help="million: what DuckDB may take")

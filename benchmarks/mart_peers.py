@@ -6,8 +6,10 @@ What does not: clocks.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,32 +37,50 @@ EVENTS = """
 """
 
 
-def arms(facts: Path, mart: Mart, day: date) -> dict[str, Arm]:
+def arms(facts: Path, mart: Mart, day: date, threads: int = 2) -> dict[str, Arm]:
     """Return the arms by name: each prepares its facts, and returns what is to be timed.
 
     What is timed returns the number of customers, and of each column the sum and that of squares.
+    Arms with "numbers" are given customers as numbers of 128 bits instead of text: DuckDB as UUID.
     """
+    os.environ["POLARS_MAX_THREADS"] = str(threads)  # read when polars is first imported
+    ours = partial(_mart, facts, mart, day, threads)
     return {
-        "mart, from raw events": lambda: _mart(facts, mart, day, from_days=False),
-        "mart, from customer-days": lambda: _mart(facts, mart, day, from_days=True),
-        "mart, not written, from raw events": lambda: _mart(facts, mart, day, False, kind="VIEW"),
-        "mart, not written, from customer-days": lambda: _mart(facts, mart, day, True, kind="VIEW"),
+        "mart, from raw events": lambda: ours(from_days=False),
+        "mart, from customer-days": lambda: ours(from_days=True),
+        "mart, not written, from raw events": lambda: ours(False, kind="VIEW"),
+        "mart, not written, from customer-days": lambda: ours(True, kind="VIEW"),
+        "mart, numbers, not written, from raw events": lambda: ours(False, "VIEW", numbers=True),
+        "mart, numbers, not written, from customer-days": lambda: ours(True, "VIEW", numbers=True),
         "pandas, from raw events": lambda: _pandas(facts, mart, day, from_days=False),
         "pandas, from customer-days": lambda: _pandas(facts, mart, day, from_days=True),
         "pandas, coded, from raw events": lambda: _pandas(facts, mart, day, False, is_coded=True),
         "pandas, coded, from customer-days": lambda: _pandas(facts, mart, day, True, is_coded=True),
         "polars, from raw events": lambda: _polars(facts, mart, day, from_days=False),
         "polars, from customer-days": lambda: _polars(facts, mart, day, from_days=True),
+        "polars, numbers, from raw events": lambda: _polars(facts, mart, day, False, numbers=True),
+        "polars, numbers, from customer-days": lambda: _polars(
+            facts, mart, day, True, numbers=True
+        ),
     }
 
 
 def _mart(
-    facts: Path, mart: Mart, day: date, from_days: bool, kind: str = "TABLE"
+    facts: Path,
+    mart: Mart,
+    day: date,
+    threads: int,
+    from_days: bool,
+    kind: str = "TABLE",
+    numbers: bool = False,
 ) -> Callable[[], Any]:
     """The mart's models as tables, as it is used, or as views: one query that keeps nothing."""
-    connection = open_raw(facts)
+    connection = open_raw(facts, threads=threads)
+    key = "CAST(customer_key AS UUID)" if numbers else "customer_key"
     connection.execute("DROP VIEW raw.events")
-    connection.execute("CREATE TABLE raw.events AS FROM facts.raw.events")
+    connection.execute(
+        f"CREATE TABLE raw.events AS SELECT * REPLACE ({key} AS customer_key) FROM facts.raw.events"
+    )
     build(connection, mart, [day], AGGREGATES if from_days else [])
     names = ["int_customer_engagement"] if from_days else [*AGGREGATES, "int_customer_engagement"]
 
@@ -92,10 +112,24 @@ def _frames(facts: Path, mart: Mart, day: date, from_days: bool) -> list[Any]:
     return [connection.execute(f"FROM intermediate.{name}").to_arrow_table() for name in AGGREGATES]
 
 
-def _polars(facts: Path, mart: Mart, day: date, from_days: bool) -> Callable[[], Any]:
+def _polars(
+    facts: Path, mart: Mart, day: date, from_days: bool, numbers: bool = False
+) -> Callable[[], Any]:
     import polars as pl
 
+    def number(digits: Any) -> Any:
+        """32 hexadecimal digits as one number."""
+        high, low = (
+            digits.str.slice(start, 16)
+            .str.decode("hex")
+            .bin.reinterpret(dtype=kind, endianness="big")
+            for start, kind in ((0, pl.Int64), (16, pl.UInt64))
+        )
+        return high.cast(pl.Int128) * pl.lit(2**64, dtype=pl.Int128) + low.cast(pl.Int128)
+
     frames: list[Any] = [pl.from_arrow(table) for table in _frames(facts, mart, day, from_days)]
+    if numbers:
+        frames = [f.with_columns(number(pl.col("customer_key"))) for f in frames]
     frame = frames[0].rechunk()
     key, occurred = pl.col("customer_key"), pl.col("occurred_date")
     last = {n: occurred > day - timedelta(days=n) for n in (7, 30, 60)}
