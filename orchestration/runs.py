@@ -151,7 +151,8 @@ def run_facts(home: "Home", start: date, end: date) -> str:
 def run_training(home: "Home", as_of: date | None = None, origins: int = 0) -> str:
     """Train, compare and register the models as of a day, on so many test snapshots."""
     config = {"config": {"as_of": as_of.isoformat() if as_of else "", "origins": origins}}
-    ops = dict.fromkeys(("models__churn", "models__customer_segments"), config)
+    trained = ("models__churn", "models__customer_segments", "models__customer_value")
+    ops = dict.fromkeys(trained, config)
     return run_job(home, "training", config={"ops": ops})
 
 

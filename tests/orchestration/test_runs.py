@@ -58,7 +58,8 @@ def test_training_and_history_are_told_their_day(home: Home, asked: list[dict[st
     runs.run_history(home, D3, 7, D1)
     ops = [call["config"]["ops"] for call in asked]
     assert ops[0]["models__churn"] == {"config": {"as_of": "", "origins": 0}}
-    assert ops[1]["models__customer_segments"] == {"config": {"as_of": "2024-03-03", "origins": 2}}
+    told = {"config": {"as_of": "2024-03-03", "origins": 2}}
+    assert ops[1]["models__customer_segments"] == ops[1]["models__customer_value"] == told
     assert ops[2]["build_history"]["config"] == {
         "end": "2024-03-03",
         "every_days": 7,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from expectations.schema import Table
+    from ml.campaigns.definition import Campaign
     from ml.campaigns.export import Export, Handover
     from orchestration.resources.home import Home
 
@@ -247,16 +248,18 @@ def _select(platform: Platform, campaign_id: str, day: date | None) -> _Selectio
     import pandas as pd
 
     home = platform.home
+    # An unknown name is told first.
+    named = None if campaign_id.startswith(LIST) else _campaign(home, campaign_id)
     status_table, last = _last_status(platform)
     if day is not None and day != last:
         raise HomeError(
             f"consent is judged on the last published day, {last}, not on {day}; export with "
             f"--day {last} or without --day"
         )
-    if campaign_id.startswith(LIST):
+    if named is None:
         campaign, cohort = _listed(platform, campaign_id.removeprefix(LIST), last)
     else:
-        campaign, cohort = _assigned(platform, campaign_id, last)
+        campaign, cohort = _assigned(platform, named, last)
     found = platform.vault.identities(list(cohort["customer_key"]))
     fields = ("customer_key", "customer_id", "email", "phone")
     identities = pd.DataFrame(
@@ -276,16 +279,20 @@ def _select(platform: Platform, campaign_id: str, day: date | None) -> _Selectio
     return _Selection(campaign, arguments, last, handed_over)
 
 
-def _assigned(platform: Platform, campaign_id: str, last: date) -> tuple[Handover, pd.DataFrame]:
+def _campaign(home: Home, campaign_id: str) -> Campaign:
+    campaigns = {campaign.id: campaign for campaign in read_campaigns(home)}
+    if campaign_id not in campaigns:
+        raise HomeError(
+            f"no campaign {campaign_id!r} in {home.campaigns}; it has {list(campaigns)}"
+        )
+    return campaigns[campaign_id]
+
+
+def _assigned(platform: Platform, campaign: Campaign, last: date) -> tuple[Handover, pd.DataFrame]:
     """Return what a campaign hands over, and whom it has assigned."""
     from ml.campaigns.export import Handover
 
-    campaigns = {campaign.id: campaign for campaign in read_campaigns(platform.home)}
-    if campaign_id not in campaigns:
-        raise HomeError(
-            f"no campaign {campaign_id!r} in {platform.home.campaigns}; it has {list(campaigns)}"
-        )
-    campaign = campaigns[campaign_id]
+    campaign_id = campaign.id
     if last > campaign.window_end_date:
         raise WindowEndedError(
             f"the outcome window of campaign {campaign_id!r} ended on {campaign.window_end_date}: "

@@ -5,7 +5,7 @@ assets are not partitioned: a training is as of a day, and says which.
 """
 
 from datetime import date, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -16,12 +16,22 @@ from orchestration.tables import mart_tables
 if TYPE_CHECKING:
     import pandas as pd
 
+    from expectations.schema import Table
     from ml.value_training import ValueResult
 
 # Trained every Monday; two missed Mondays are a fault.
 FRESH_MODEL = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(days=15), warn_window=timedelta(days=8)
 )
+
+# What every model asset is declared with.
+TRAINED: dict[str, Any] = {
+    "group_name": "models",
+    "owners": [SCIENCE],
+    "kinds": {"scikitlearn", "mlflow"},
+    "code_version": "1",
+    "freshness_policy": FRESH_MODEL,
+}
 
 CHURN_MODEL = "churn"
 SEGMENT_MODEL = "customer_segments"
@@ -31,6 +41,18 @@ VALUE_MODEL = "customer_value"
 def model_key(name: str) -> dg.AssetKey:
     """Return the asset key of a registered model."""
     return dg.AssetKey(["models", name])
+
+
+def origin_tags(context: dg.AssetExecutionContext, as_of: date, table: "Table") -> dict[str, str]:
+    """Return what a run in MLflow says of where it comes from; `table` is what it learnt from."""
+    from orchestration.resources.content import code_version
+
+    return {
+        "dagster_run_id": context.run_id,
+        "partition": as_of.isoformat(),
+        "code_version": code_version(),
+        "feature_version": str(table.version),
+    }
 
 
 class TrainingConfig(dg.Config):
@@ -110,11 +132,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
     @dg.asset(
         key=model_key(CHURN_MODEL),
         deps=[lake_key("customer_features"), lake_key("churn_labels")],
-        group_name="models",
-        owners=[SCIENCE],
-        kinds={"scikitlearn", "mlflow"},
-        code_version="1",
-        freshness_policy=FRESH_MODEL,
+        **TRAINED,
         description=(
             "Candidates compared out of time, the best that passes the gates refitted on all that "
             "is known and registered; champion if it beats the champion on the same rows, or is "
@@ -126,7 +144,6 @@ def model_assets() -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, platform: Platform, config: TrainingConfig
     ) -> dg.MaterializeResult:
         from ml.training import TrainingSettings, TrainingSkipped, train
-        from orchestration.resources.content import code_version
 
         lake, settings = platform.lake, platform.settings
         as_of = as_of_day(config, lake.days(mart_tables()["churn_labels"]), "labels")
@@ -154,12 +171,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
         logged = models.register(
             CHURN_MODEL,
             result,
-            {
-                "dagster_run_id": context.run_id,
-                "partition": as_of.isoformat(),
-                "code_version": code_version(),
-                "feature_version": str(mart_tables()["customer_features"].version),
-            },
+            origin_tags(context, as_of, mart_tables()["customer_features"]),
         )
         return dg.MaterializeResult(
             metadata={
@@ -171,11 +183,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
     @dg.asset(
         key=model_key(SEGMENT_MODEL),
         deps=[lake_key("customer_status")],
-        group_name="models",
-        owners=[SCIENCE],
-        kinds={"scikitlearn", "mlflow"},
-        code_version="1",
-        freshness_policy=FRESH_MODEL,
+        **TRAINED,
         description=(
             "RFM cut-points and K-means on customer_status; refits keep the ids and names of the "
             "segments they continue."
@@ -201,7 +209,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
             fitted,
             cut_points(status),
             day,
-            {"dagster_run_id": context.run_id, "partition": day.isoformat()},
+            origin_tags(context, day, status_table),
         )
         return dg.MaterializeResult(
             metadata={
@@ -222,11 +230,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
     @dg.asset(
         key=model_key(VALUE_MODEL),
         deps=[lake_key("customer_status")],
-        group_name="models",
-        owners=[SCIENCE],
-        kinds={"scikitlearn", "mlflow"},
-        code_version="1",
-        freshness_policy=FRESH_MODEL,
+        **TRAINED,
         description=(
             "Purchases within 7 and 30 days, orders and revenue of 30, 90 and 365: recipes "
             "compared out of time on customer_status of earlier days, the best registered."
@@ -237,7 +241,6 @@ def model_assets() -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult:
         from ml.training import TrainingSkipped
         from ml.value_training import train_value
-        from orchestration.resources.content import code_version
 
         table = mart_tables()["customer_status"]
         as_of = as_of_day(config, platform.lake.days(table), "customer_status")
@@ -255,12 +258,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
             return dg.MaterializeResult(metadata={"skipped": str(reason), "as_of": str(as_of)})
         logged = models.register_value(
             result,
-            {
-                "dagster_run_id": context.run_id,
-                "partition": as_of.isoformat(),
-                "code_version": code_version(),
-                "feature_version": str(table.version),
-            },
+            origin_tags(context, as_of, table),
         )
         return dg.MaterializeResult(
             metadata={
