@@ -14,6 +14,7 @@ import pandas as pd
 
 from ml.frames import join_customers
 from ml.plays import Plays, suggest
+from ml.reasons import PASSED_OVER
 
 COLUMNS = [
     "snapshot_date",
@@ -96,7 +97,7 @@ def at_risk_list(
     )
     frame["snapshot_date"] = day
     frame["priority"] = np.arange(1, len(frame) + 1, dtype=np.int64)
-    told = frame["reason_1"].where(frame["reason_1"].fillna("").ne(""))
+    told = frame["reason_1"].where(~frame["reason_1"].fillna("").isin(["", PASSED_OVER]))
     silent = [f"no order for {int(days)} days" for days in frame["days_since_last_order"]]
     frame["main_reason"] = (
         frame["reason"].fillna(told).fillna(pd.Series(silent, dtype="object")).astype("object")

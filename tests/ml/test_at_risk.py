@@ -13,6 +13,7 @@ import pytest
 
 from ml.at_risk import COLUMNS, at_risk_list
 from ml.plays import PlayError, Plays, handover_of, parse_plays
+from ml.reasons import PASSED_OVER
 
 DEFAULT = Path(__file__).parents[2] / "orchestration/defs/scores/default_plays.yaml"
 PLAYS = parse_plays(DEFAULT.read_text(encoding="utf-8"), DEFAULT.name)
@@ -169,9 +170,10 @@ def test_the_most_valuable_are_called_and_equal_margins_alike() -> None:
     assert set(_list(frames)["suggested_play"]) == {"personal_call"}
 
 
-def test_a_missing_reason_is_said_in_words() -> None:
+@pytest.mark.parametrize("reason", [None, "", PASSED_OVER])
+def test_a_missing_reason_is_said_in_words(reason: str | None) -> None:
     frames = _frames(30)
-    frames["scores"]["reason_1"] = None
+    frames["scores"]["reason_1"] = reason
     assert set(_list(frames)["main_reason"]) == {"no order for 77 days"}
 
 

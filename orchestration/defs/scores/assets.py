@@ -76,7 +76,7 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         )
         if len(scores):
             # Some of those with most at stake must not be contacted, and are not on the list.
-            passed_over = is_passed_over(scores, 4 * platform.settings.at_risk_capacity)
+            passed_over = is_passed_over(scores, 2 * platform.settings.at_risk_capacity)
             passed_over = passed_over.set_axis(scores["customer_key"])
             scores = join_customers(scores, reasons(model, features, features, passed_over))
         else:
