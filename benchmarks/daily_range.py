@@ -1,6 +1,7 @@
 """What one more day in a range costs, and where its seconds go.
 
     python benchmarks/daily_range.py [--customers 20000] [--short 2] [--long 12] [--rounds 3]
+        [--origins 3]
     python benchmarks/daily_range.py --short 30 --long 90 --rounds 1 --singles 3
 
 Makes a simulated shop with models, as the demo does, then runs a short and a long range of days
@@ -100,7 +101,7 @@ def instrument(watch: Stopwatch) -> None:
     watch.wrap(DagsterInstance, "create_run", "Dagster creates the run")
 
 
-def make_home(root: Path, customers: int, last: date) -> Home:
+def make_home(root: Path, customers: int, last: date, origins: int = 0) -> Home:
     """Make a shop with a past, models, and days up to `last` that are loaded but were never run."""
     from orchestration.defs.sources.simulated import simulate_into
     from orchestration.resources.home import Home, Shop
@@ -110,7 +111,7 @@ def make_home(root: Path, customers: int, last: date) -> Home:
     for start, end in ((FIRST_DAY, ENROLLED), (ENROLLED + timedelta(days=1), last)):
         simulate_into(home, start, end + timedelta(days=1), customers, 7, lambda text: None)
     run_history(home, ENROLLED)
-    run_training(home, ENROLLED)
+    run_training(home, ENROLLED, origins)
     return home
 
 
@@ -184,6 +185,7 @@ def main() -> None:
     parser.add_argument("--short", type=int, default=2, help="days of the short range")
     parser.add_argument("--long", type=int, default=12, help="days of the long range")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--origins", type=int, default=0, help="test snapshots of the training")
     parser.add_argument("--singles", type=int, default=0, help="days to run one by one")
     args = parser.parse_args()
     if not 1 <= args.short < args.long:
@@ -202,7 +204,10 @@ def main() -> None:
         print(f"making a shop of {args.customers:,} customers ...", flush=True)
         with quiet():
             home = make_home(
-                Path(folder) / "home", args.customers, ENROLLED + timedelta(days=args.long)
+                Path(folder) / "home",
+                args.customers,
+                ENROLLED + timedelta(days=args.long),
+                args.origins,
             )
         kept = Path(folder) / "kept"
         keep(home, kept)
