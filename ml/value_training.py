@@ -79,6 +79,17 @@ PURCHASE_RECIPES = ("recency_rule", "buy_till_you_die", "boosting")
 CATEGORY_SEPARATOR = "|"
 
 
+# What the boosting of purchases and that of orders share; they differ in the number of trees.
+_SMALL_TREES: dict[str, Any] = {
+    "max_leaf_nodes": 8,
+    "learning_rate": 0.12,
+    "min_samples_leaf": 100,
+    "l2_regularization": 10.0,
+    "max_features": 0.5,
+    "early_stopping": False,
+}
+
+
 @dataclass(frozen=True)
 class ValueSettings:
     """Everything about this training that may be set."""
@@ -390,14 +401,9 @@ def purchase_candidates(window: int, seed: int) -> dict[str, Pipeline]:
                 (
                     "model",
                     HistGradientBoostingClassifier(
-                        max_leaf_nodes=8,
-                        learning_rate=0.12,
                         max_iter=50,
-                        min_samples_leaf=100,
-                        l2_regularization=10.0,
-                        max_features=0.5,
-                        early_stopping=False,
                         random_state=seed,
+                        **_SMALL_TREES,
                     ),
                 ),
             ]
@@ -594,14 +600,9 @@ def _booster(seed: int) -> Pipeline:
                 "model",
                 HistGradientBoostingRegressor(
                     loss="poisson",
-                    max_leaf_nodes=8,
-                    learning_rate=0.12,
                     max_iter=40,
-                    min_samples_leaf=100,
-                    l2_regularization=10.0,
-                    max_features=0.5,
-                    early_stopping=False,
                     random_state=seed,
+                    **_SMALL_TREES,
                 ),
             ),
         ]
