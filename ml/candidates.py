@@ -16,13 +16,14 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from sklearn.base import ClassifierMixin
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ml.boosting import BoostingClassifier
 from ml.buy_till_you_die import HISTORY_COLUMNS, BuyTillYouDieClassifier
 from ml.estimators import RecencyRule, SelectFeatures, SignedLog
 from ml.features import CALENDAR, INPUTS, RFM_FEATURES
@@ -82,7 +83,7 @@ def candidates(
                 ("features", SelectFeatures(everything)),
                 (
                     "model",
-                    HistGradientBoostingClassifier(
+                    BoostingClassifier(
                         max_leaf_nodes=8,
                         learning_rate=0.05,
                         max_iter=100,  # 200 cost twice as much and won no log loss
@@ -110,7 +111,7 @@ def candidates(
                 (
                     "model",
                     DiscreteTimeSurvival(
-                        HistGradientBoostingClassifier(
+                        BoostingClassifier(
                             max_leaf_nodes=16,
                             learning_rate=0.05,
                             max_iter=150,

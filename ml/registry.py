@@ -56,6 +56,8 @@ TRAINING = "training"  # who approves what the rules decide
 # nodes, which compiled code follows without checking (a forged array can crash the process, hence
 # the hash before the load); AdamOptimizer, what a fitted network keeps of its fit, holds arrays.
 TRUSTED_TYPES: tuple[str, ...] = (
+    "ml.boosting.BoostingClassifier",
+    "ml.boosting.BoostingRegressor",
     "ml.buy_till_you_die.BuyTillYouDieClassifier",
     "ml.buy_till_you_die.PurchasePopulation",
     "ml.buy_till_you_die.SpendPopulation",

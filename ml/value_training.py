@@ -28,7 +28,6 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_selection import VarianceThreshold
 from sklearn.impute import SimpleImputer
@@ -37,6 +36,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from ml.boosting import BoostingClassifier, BoostingRegressor
 from ml.buy_till_you_die import FitError, histories_of, rank_correlation
 from ml.customer_value import (
     LEARNT_WINDOWS,
@@ -400,7 +400,7 @@ def purchase_candidates(window: int, seed: int) -> dict[str, Pipeline]:
                 ("told", VarianceThreshold()),  # a shop without events has no column of them
                 (
                     "model",
-                    HistGradientBoostingClassifier(
+                    BoostingClassifier(
                         max_iter=50,
                         random_state=seed,
                         **_SMALL_TREES,
@@ -598,7 +598,7 @@ def _booster(seed: int) -> Pipeline:
             ("told", VarianceThreshold()),
             (
                 "model",
-                HistGradientBoostingRegressor(
+                BoostingRegressor(
                     loss="poisson",
                     max_iter=40,
                     random_state=seed,

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.base import clone
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ml.boosting import BoostingClassifier, BoostingRegressor
 from ml.estimators import SignedLog
 from ml.uplift.comparison import Comparison, compare_rankings
 from ml.uplift.curves import Array, checked
@@ -163,7 +163,7 @@ def cross_fitted_responses(
     What most shops call targeting. It needs no control, and ranks those first who would buy anyway.
     """
     matrix = np.asarray(X, dtype="float64")
-    kind = HistGradientBoostingClassifier if is_binary else HistGradientBoostingRegressor
+    kind = BoostingClassifier if is_binary else BoostingRegressor
     folds = hash_folds(units, n_folds, salt)
     scores = np.empty(len(y))
     for fold in range(n_folds):

@@ -37,7 +37,7 @@ from ml.estimators import CalibratedOnLaterSnapshots, LogOddsAverage
 from ml.registry import ModelError, NoSuchModelError
 from ml.training import Champion, Fallback, TrainingResult, TrainingSkipped, train
 from ml.uplift.training import learners, scaled
-from ml.value_training import train_value
+from ml.value_training import _booster, train_value
 
 AS_OF = FIRST + timedelta(days=14 * 13 + HORIZON)
 TAGS = {"dagster_run_id": "run-1", "partition": "2025-07-31", "code_version": "abc"}
@@ -347,6 +347,7 @@ def test_every_trusted_type_is_needed() -> None:
         for model in [
             *map(_model, [*small_recipes(), "average"]),
             *learners(scaled(), is_binary=True).values(),
+            _booster(7),  # the best of a shop whose customers are not all alike
             train_value(
                 value_world.history(), value_world.LAST, 7, settings=value_world.SETTINGS
             ).model,
