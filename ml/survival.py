@@ -19,11 +19,13 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ml.boosting import ROWS_AT_ONCE, BoostingClassifier, LeafSets, leaf_sets
 from ml.estimators import two_classes
 
 # One row per customer and snapshot: the period of the first purchase (1-based; 0: none was seen),
@@ -145,11 +147,58 @@ class DiscreteTimeSurvival(ClassifierMixin, BaseEstimator):
         X = validate_data(
             self, X, reset=False, ensure_all_finite="allow-nan" if self._allows_nan() else True
         )
-        hazards = [
-            self.hazard_.predict_proba(self._columns(X, np.full(len(X), k)))[:, 1]
+        sets = leaf_sets(self.hazard_) if isinstance(self.hazard_, BoostingClassifier) else None
+        if sets is None:
+            hazards = [
+                self.hazard_.predict_proba(self._columns(X, np.full(len(X), k)))[:, 1]
+                for k in range(len(self.ends_))
+            ]
+            return np.cumprod(1.0 - np.column_stack(hazards), axis=1)
+        parts = [X[start : start + ROWS_AT_ONCE] for start in range(0, len(X), ROWS_AT_ONCE)]
+        return np.concatenate(
+            [
+                np.empty((0, len(self.ends_))),
+                *(self._looked_up(sets, part, (), np.empty(0))[0] for part in parts),
+            ]
+        )
+
+    def predict_without(
+        self, X: np.ndarray, groups: Sequence[Sequence[int]], typical: np.ndarray
+    ) -> np.ndarray | None:
+        """Return P(no purchase within the horizon), of shape (groups + 1, rows).
+
+        Each group's columns as `typical` has them, and last all as they are. None where the hazard
+        is not made of leaf sets, or a group holds the season: then it takes a copy a group.
+        """
+        check_is_fitted(self)
+        sets = leaf_sets(self.hazard_) if isinstance(self.hazard_, BoostingClassifier) else None
+        if sets is None or any(self.day_of_year_column in group for group in groups):
+            return None
+        return self._looked_up(sets, X, groups, typical)[:, :, -1]
+
+    def _looked_up(
+        self,
+        sets: LeafSets,
+        X: np.ndarray,
+        groups: Sequence[Sequence[int]],
+        typical: np.ndarray,
+    ) -> np.ndarray:
+        """Return the survival curves by leaf sets, of shape (groups + 1, rows, periods).
+
+        Only the period and its season differ between the periods: what the other columns leave of
+        the leaves is looked up once.
+        """
+        dated = {*range(X.shape[1], X.shape[1] + 3), self.day_of_year_column}
+        of_period = [
+            sets.leaves(self._columns(X, np.full(len(X), k)), dated & sets.columns.keys())
             for k in range(len(self.ends_))
         ]
-        return np.cumprod(1.0 - np.column_stack(hazards), axis=1)
+        stays = [column for column in sets.columns if column not in dated]
+        curves = []
+        for leaves in sets.without(X, groups, typical, stays):
+            hazards = [expit(sets.total(leaves & own)) for own in of_period]
+            curves.append(np.cumprod(1.0 - np.column_stack(hazards), axis=1))
+        return np.array(curves)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return an array of shape (rows, 2): P(buys), P(does not buy within the horizon)."""
