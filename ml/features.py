@@ -191,8 +191,8 @@ def feature_matrix(frame: pd.DataFrame, names: Sequence[str] = FEATURES) -> pd.D
         FeatureError: a column is missing, appears twice, is not numeric, holds a missing value it
             may not hold, or an infinite one. All offending columns are named, never a value.
     """
-    if _is_clean(frame, names):
-        return frame[list(names)]
+    if (clean := _clean(frame, names)) is not None:
+        return clean
     if "day_of_year" in names and "day_of_year" not in frame and "snapshot_date" in frame:
         frame = frame.assign(day_of_year=pd.to_datetime(frame["snapshot_date"]).dt.dayofyear)
     problems: list[str] = []
@@ -227,17 +227,22 @@ def feature_matrix(frame: pd.DataFrame, names: Sequence[str] = FEATURES) -> pd.D
     return pd.DataFrame(columns, index=frame.index, columns=list(names), dtype="float64")
 
 
-def _is_clean(frame: pd.DataFrame, names: Sequence[str]) -> bool:
-    """Return whether `frame` is such a matrix already: told by one look at one block of floats.
+def _clean(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame | None:
+    """Return the columns of a frame that holds such a matrix already, seen by one look at floats.
 
     Scoring and explaining hand the same numbers through five steps; column by column each step
     took 0.1 s for 10,000 customers.
     """
-    if list(frame.columns) != list(names) or not (frame.dtypes == np.float64).all():
-        return False
-    values = frame.to_numpy()
+    if not frame.columns.is_unique or frame.columns.isin(names).sum() != len(names):
+        return None
+    asked = frame[list(names)]
+    if not (asked.dtypes == np.float64).all():
+        return None
+    values = asked.to_numpy()
     required = [i for i, name in enumerate(names) if name not in NULLABLE]
-    return not ((np.abs(values) > _LARGEST).any() or np.isnan(values[:, required]).any())
+    if (np.abs(values) > _LARGEST).any() or np.isnan(values[:, required]).any():
+        return None
+    return asked
 
 
 def _as_float(series: pd.Series) -> np.ndarray:

@@ -6,7 +6,6 @@ customer is worth (ml.value), which model serves (ml.registry).
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,9 @@ from ml.features import FeatureError
 HIGH_RISK = 2 / 3
 MEDIUM_RISK = 1 / 3
 
-# One size whatever the number of threads: a matrix product may differ in its last digit with the
-# number of rows. Two batches are predicted at a time: NumPy and trees let go of the interpreter.
+# What one prediction works on stays in the cache. On one thread: in two, which take turns in the
+# interpreter, 10,000 customers took 110 ms of CPU for 80.
 _BATCH_ROWS = 4_000
-_WORKERS = 2
 
 SCORE_COLUMNS = (
     "customer_key",
@@ -54,8 +52,8 @@ def score(estimator: Any, features: pd.DataFrame) -> pd.DataFrame:
         raise FeatureError("customer_key: is missing or repeated on some rows of the snapshot")
     rows = features.sort_values("customer_key", kind="stable").reset_index(drop=True)
     parts = [rows.iloc[at : at + _BATCH_ROWS] for at in range(0, len(rows), _BATCH_ROWS)]
-    with threadpool_limits(1), ThreadPoolExecutor(_WORKERS) as pool:
-        batches = list(pool.map(lambda part: estimator.predict_proba(part)[:, 1], parts))
+    with threadpool_limits(1):
+        batches = [estimator.predict_proba(part)[:, 1] for part in parts]
     p = np.round(np.concatenate(batches) if batches else np.empty(0), 6)
     if not (np.isfinite(p) & (p >= 0) & (p <= 1)).all():
         wrong = int((~(np.isfinite(p) & (p >= 0) & (p <= 1))).sum())

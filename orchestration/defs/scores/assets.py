@@ -37,6 +37,7 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
     def churn_scores(run: Run, day: date) -> Made:
         import pandas as pd
 
+        from ml.features import INPUTS, feature_matrix
         from ml.frames import join_customers
         from ml.reasons import is_passed_over, reasons
         from ml.scoring import score
@@ -55,7 +56,8 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         )
         features = platform.lake.read_frame(sources[0], [day], money_as_float=True)
         status = platform.lake.read_frame(sources[1], [day], ["customer_key", "is_margin_known"])
-        scores = score(model, features)
+        inputs = features[["customer_key"]].join(feature_matrix(features, INPUTS))
+        scores = score(model, inputs)
         margin = expected_margin(
             join_customers(features, status),
             platform.home.shop.horizon_days,
@@ -78,7 +80,7 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
             # Some of those with most at stake must not be contacted, and are not on the list.
             passed_over = is_passed_over(scores, 2 * platform.settings.at_risk_capacity)
             passed_over = passed_over.set_axis(scores["customer_key"])
-            scores = join_customers(scores, reasons(model, features, features, passed_over))
+            scores = join_customers(scores, reasons(model, inputs, inputs, passed_over))
         else:
             scores = scores.assign(reason_1=None, reason_2=None, reason_3=None)
         return Made(
