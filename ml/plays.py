@@ -81,11 +81,15 @@ def suggest(plays: Plays, customers: pd.DataFrame) -> pd.DataFrame:
         index=customers.index,
         dtype="object",
     )
+    channels = {
+        play: reachable_by(plays.channels[play], customers)
+        for play in {rule.play for rule in plays.rules}
+    }
     for rule in plays.rules:
         met = meets(rule.when, customers)
         if rule.reason is not None:
             found["reason"] = found["reason"].mask(met & found["reason"].isna(), rule.reason)
-        channel = reachable_by(plays.channels[rule.play], customers)
+        channel = channels[rule.play]
         fits = met & channel.notna() & found["suggested_play"].isna()
         found["suggested_play"] = found["suggested_play"].mask(fits, rule.play)
         found["contact_channel"] = found["contact_channel"].mask(fits, channel)

@@ -38,6 +38,7 @@ BACKFILL = dg.BackfillPolicy.multi_run(DAYS_PER_RUN)
 # 5 ms a query), and the last ones are published with nothing left to make beside them.
 DAYS_AT_ONCE = 4
 ROWS_AT_ONCE = 200_000
+SECONDS_BETWEEN_WORDS = 2  # a line in the log of a run costs 6 ms
 RESCORE_TAG = "holdfast/rescore"
 
 # Data of a day is there by the next morning; a day and a half without it is late.
@@ -239,6 +240,11 @@ class Done:
     verdicts: "list[tuple[date, Outcome]]" = field(default_factory=list)
     crashed: list[Exception] = field(default_factory=list)
 
+    def note(self, day: date, error: Exception) -> None:
+        """Note that a day is not published because of an error, which no verdict is."""
+        self.bad[day] = f"{type(error).__name__}: {error}"
+        self.crashed.append(error)
+
     def failure(self, table: "Table") -> dg.Failure:
         """Return the failure that names the days that were not published."""
         days = len(self.bad) + len(self.reported)
@@ -274,7 +280,7 @@ def go_through(
     publishing: Future[None] | None = None
     last = run.platform.last_day()
     waiting: list[tuple[Made, Candidate, Facts]] = []
-    started = time.perf_counter()
+    started = told = time.perf_counter()
     with ThreadPoolExecutor(1) as background:
         for number, day in enumerate(run.days, start=1):
             try:
@@ -286,8 +292,7 @@ def go_through(
                 facts = Facts(run.run_id, made.generation, made.inputs, made.model_version)
                 waiting.append((made, candidate, facts))
             except Exception as error:  # every other day still deserves its chance
-                done.bad[day] = f"{type(error).__name__}: {error}"
-                done.crashed.append(error)
+                done.note(day, error)
             rows = sum(candidate.row_count for _, candidate, _ in waiting)
             if len(waiting) < days_at_once and rows < ROWS_AT_ONCE and number < len(run.days):
                 continue
@@ -300,7 +305,9 @@ def go_through(
                 if days_at_once == 1:  # the next day reads what this one published
                     publishing.result()
                 rows = waiting[-1][1].row_count
-                run.log(f"{table.name}: {number} of {len(run.days)} days, {day}: {rows:,} rows")
+                if number == len(run.days) or time.perf_counter() - told > SECONDS_BETWEEN_WORDS:
+                    run.log(f"{table.name}: {number} of {len(run.days)} days, {day}: {rows:,} rows")
+                    told = time.perf_counter()
             waiting = []
             started = time.perf_counter()
         if publishing is not None:
@@ -321,8 +328,8 @@ def _publish_together(
     try:
         outcomes = run.platform.publisher.run_all(candidates, shown)
     except Exception as error:  # of the lake or the library, not of the data: of all these days
-        done.bad.update({c.day: f"{type(error).__name__}: {error}" for c, _ in candidates})
-        done.crashed.append(error)
+        for candidate, _ in candidates:
+            done.note(candidate.day, error)
         return
     seconds = (time.perf_counter() - started) / len(waiting)
     for (made, candidate, _), outcome in zip(waiting, outcomes, strict=True):
@@ -334,8 +341,7 @@ def _publish_together(
         try:
             handed_over = made.hand_over() if made.hand_over else {}
         except Exception as error:  # the rows are published, the file for people is not
-            done.bad[day] = f"{type(error).__name__}: {error}"
-            done.crashed.append(error)
+            done.note(day, error)
             continue
         done.reported[day] = {**_facts(outcome, seconds), **made.metadata, **handed_over}
 

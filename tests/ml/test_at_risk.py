@@ -86,6 +86,21 @@ def test_the_most_margin_comes_first_and_capacity_cuts() -> None:
     assert table["margin_at_risk_amount"].iloc[0] == Decimal(500), "money stays exact"
 
 
+@pytest.mark.parametrize("capacity", [1, 3, 7, 12])
+def test_the_list_fills_up_though_those_with_most_at_stake_rest(capacity: int) -> None:
+    """Whoever is asked about first may not be listed: then the next ones are, in their order."""
+    frames = _frames(40)
+    rests = [i < 25 or i % 3 == 0 for i in range(40)]
+    frames["status"]["last_contact_date"] = [DAY if rest else None for rest in rests]
+    everybody = _list(frames, capacity=1_000)
+    assert [int(key, 16) for key in everybody["customer_key"]] == [
+        i for i, rest in enumerate(rests) if not rest
+    ]
+    pd.testing.assert_frame_equal(
+        _list(frames, capacity=capacity), everybody.head(capacity), check_dtype=True
+    )
+
+
 def test_ties_are_broken_by_probability_and_then_by_key_whatever_the_order() -> None:
     frames = _frames(6)
     frames["scores"]["margin_at_risk_amount"] = pd.Series([Decimal(5)] * 6)
