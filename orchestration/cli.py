@@ -99,6 +99,34 @@ def _train(args: argparse.Namespace) -> None:
     print(f"run {run_id} succeeded")
 
 
+def _versions(args: argparse.Namespace) -> None:
+    from orchestration.resources.lake import NotPublishedError, to_pandas
+    from orchestration.resources.platform import Platform
+    from orchestration.tables import all_tables
+
+    home, tables = _home(), all_tables()
+    if args.table not in tables:
+        raise NotPublishedError(f"no table {args.table!r}; there are {', '.join(sorted(tables))}")
+    lake, table = Platform(root=str(home.root)).lake, tables[args.table]
+    published = {one.delta_version: one for one in lake.versions(table, args.day)}
+    if not published:
+        raise NotPublishedError(f"{table.name} of {args.day} was never published")
+    for version, one in published.items():
+        print(
+            f"version {version}: {one.row_count:,} rows, content {one.content_hash[:16]}, loads up "
+            f"to {one.generation}, model version {one.model_version or 'none'}, run {one.run_id}"
+        )
+    if args.csv is None:
+        return
+    version = max(published) if args.version is None else args.version
+    if version not in published:
+        raise NotPublishedError(f"version {version} of {table.name} did not publish {args.day}")
+    from orchestration.defs.campaigns.files import write_csv
+
+    rows = to_pandas(lake.read(table, [args.day], version=version))
+    print(write_csv(args.csv.resolve().parent, args.csv.name, rows))
+
+
 def _rebuild_stale(_: argparse.Namespace) -> None:
     from orchestration.runs import rebuild_stale
 
@@ -221,6 +249,12 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("train", _train, "train, compare and register the models")
     sub.add_argument("--as-of", type=day, help="default: the last day with labels")
+
+    sub = command("versions", _versions, "tell, and read again, all that was published of a day")
+    sub.add_argument("table", help="its name, such as churn_scores")
+    sub.add_argument("day", type=day)
+    sub.add_argument("--version", type=int, help="the one to read; default: the one that stands")
+    sub.add_argument("--csv", type=Path, metavar="FILE", help="write its rows there")
 
     command("rebuild-stale", _rebuild_stale, "build days again that late data restates")
 

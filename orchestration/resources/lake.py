@@ -134,9 +134,16 @@ class Lake:
             self._require_inputs(standing)
 
     def read(
-        self, table: Table, days: Iterable[date] | None = None, columns: list[str] | None = None
+        self,
+        table: Table,
+        days: Iterable[date] | None = None,
+        columns: list[str] | None = None,
+        version: int | None = None,
     ) -> pa.Table:
-        """Return the rows of some days (default: all), sorted by partition and primary key."""
+        """Return the rows of some days (default: all), sorted by partition and primary key.
+
+        version: a version of the Delta table (default: the newest), as `versions` tells them.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -145,7 +152,7 @@ class Lake:
             schema = pa.schema([schema.field(name) for name in columns])
         wanted = None if days is None else {day.isoformat() for day in days}
         parts = []
-        for uri, day in self._files(table):
+        for uri, day in self._files(table, version):
             if wanted is not None and day not in wanted:
                 continue
             names = [n for n in schema.names if n != table.partition_by]
@@ -176,12 +183,16 @@ class Lake:
         content = self.read(table, days, columns)
         return to_pandas(floats_for_money(content) if money_as_float else content)
 
-    def read_as_of(self, table: Table, key: Sequence[str], as_of: date) -> pd.DataFrame:
-        """Return the latest state per `key` among the partitions up to `as_of`, inclusive."""
-        days = [day for day in self.days(table) if day <= as_of]
-        frame = self.read_frame(table, days)
-        frame = frame.sort_values([*key, table.partition_by], kind="stable")
-        return frame.drop_duplicates(list(key), keep="last").reset_index(drop=True)
+    def versions(self, table: Table, day: date) -> list[Publication]:
+        """Return all that was ever published of a day, oldest first; the last one stands."""
+        delta = self._open(table)
+        commits = [] if delta is None else sorted(delta.history(), key=lambda c: c["version"])
+        return [
+            Publication(**facts, delta_version=commit["version"])
+            for commit in commits
+            for facts in json.loads(commit.get(METADATA_KEY) or "[]")
+            if facts["partition"] == day.isoformat()
+        ]
 
     def holds(self, table: Table, day: date, content_hash: str) -> bool:
         """Return whether the rows of `day` can be read and have this hash."""
@@ -288,8 +299,8 @@ class Lake:
         # A new column is nullable and is merged in; anything else is a new table.
         return "merge" if any(column.name not in have for column in table.columns) else None
 
-    def _files(self, table: Table) -> list[tuple[str, str]]:
-        """Return the files of the newest version with their partitions, in order of those.
+    def _files(self, table: Table, asked: int | None = None) -> list[tuple[str, str]]:
+        """Return the files of a version (default: the newest) by partition, in order of those.
 
         Opening a table costs 4 ms and a day reads 13; a version that is still the newest was read
         before.
@@ -298,11 +309,12 @@ class Lake:
 
         log = self.root / table.name / "_delta_log"
         version, files = self._listed.get(table.name, (-1, []))
-        if (log / f"{version:020d}.json").is_file() and not (
+        is_newest = (log / f"{version:020d}.json").is_file() and not (
             log / f"{version + 1:020d}.json"
-        ).is_file():
+        ).is_file()
+        if version == asked or (asked is None and is_newest):
             return files
-        delta = self._open(table)
+        delta = self._open(table, asked)
         if delta is None:
             return []
         actions = pa.table(delta.get_add_actions(flatten=True))
@@ -315,7 +327,8 @@ class Lake:
             ),
             key=lambda pair: pair[1],
         )
-        self._listed[table.name] = delta.version(), files
+        if asked is None:
+            self._listed[table.name] = delta.version(), files
         return files
 
     @staticmethod

@@ -115,16 +115,13 @@ def test_every_version_stays_readable(lake: Lake) -> None:
     }
     put(lake, THINGS, D2, things(D2))
     for version, orders in versions.items():
-        delta = DeltaTable(str(lake.root / "things"), version=version)
-        seen = [value for path in delta.file_uris() for value in _column(path, "order_count")]
-        assert seen == [orders] * 3
-
-
-def _column(path: str, name: str) -> list[int]:
-    import pyarrow.parquet as pq
-
-    values: list[int] = pq.ParquetFile(path).read(columns=[name]).column(0).to_pylist()
-    return values
+        seen = lake.read(THINGS, [D1], version=version)
+        assert seen.column("order_count").to_pylist() == [orders] * 3
+    told = lake.versions(THINGS, D1)
+    assert [(one.delta_version, one.generation) for one in told] == list(versions.items())
+    assert lake.read(THINGS, version=max(versions)).num_rows == 3, "D2 came after it"
+    assert lake.read(THINGS).num_rows == 6, "and the newest is read as before"
+    assert lake.versions(THINGS, D3) == []
 
 
 def test_history_is_kept_for_ten_years(lake: Lake) -> None:
@@ -135,17 +132,6 @@ def test_history_is_kept_for_ten_years(lake: Lake) -> None:
         configuration = DeltaTable(str(lake.root / name)).metadata().configuration
         for setting in ("delta.logRetentionDuration", "delta.deletedFileRetentionDuration"):
             assert configuration[setting] == "interval 3650 days"
-
-
-def test_the_latest_state_of_each_key_as_of_a_day(lake: Lake) -> None:
-    put(lake, THINGS, D1, things(D1, rows=3, orders=1))
-    put(lake, THINGS, D2, things(D2, rows=2, orders=2))
-    put(lake, THINGS, D3, things(D3, rows=4, orders=3))
-    state = lake.read_as_of(THINGS, ["customer_key"], D2)
-    assert state["customer_key"].tolist() == [key(0), key(1), key(2)]
-    assert state["order_count"].tolist() == [2, 2, 1]
-    assert lake.read_as_of(THINGS, ["customer_key"], D3)["order_count"].tolist() == [3] * 4
-    assert lake.read_as_of(THINGS, ["customer_key"], date(2020, 1, 1)).empty
 
 
 def test_a_new_nullable_column_is_merged_in(lake: Lake) -> None:

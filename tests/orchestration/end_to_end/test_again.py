@@ -26,6 +26,7 @@ from orchestration.defs.sources.assets import take_in
 from orchestration.defs.sources.contract import load_contract
 from orchestration.defs.sources.landing import write_landing
 from orchestration.resources.home import Home, write_atomically
+from orchestration.resources.lake import to_pandas
 from orchestration.runs import run_days
 from orchestration.tables import CAMPAIGN_ASSIGNMENTS, LABEL_TREATMENTS, mart_tables
 
@@ -189,7 +190,6 @@ def test_late_rows_without_one_mark_the_days_they_touch(enrolled: Enrolled, copy
 def test_rebuilt_days_equal_a_rebuild_from_scratch(
     trained: Home, enrolled: Enrolled, copy: Home, tmp_path: Path
 ) -> None:
-    from deltalake import DeltaTable
     from tiny_shop import check_result
 
     from orchestration.runs import rebuild_stale
@@ -214,11 +214,13 @@ def test_rebuilt_days_equal_a_rebuild_from_scratch(
 
     # what had been published is still there
     assert old is not None
-    path = str(copy.lake / table.name)
-    then = DeltaTable(path, version=old.delta_version).to_pandas(
-        partitions=[("snapshot_date", "=", last.isoformat())]
-    )
-    now = DeltaTable(path).to_pandas(partitions=[("snapshot_date", "=", last.isoformat())])
+    lake = platform(copy).lake
+    assert [one.content_hash for one in lake.versions(table, last)] == [
+        old.content_hash,
+        rebuilt["customer_features", last.isoformat()],
+    ]
+    then = to_pandas(lake.read(table, [last], version=old.delta_version))
+    now = lake.read_frame(table, [last])
     before = enrolled.read.lake.read_frame(table, [last])
     assert then["order_count_lifetime"].sum() == before["order_count_lifetime"].sum()
     assert now["order_count_lifetime"].sum() == then["order_count_lifetime"].sum() + 1

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import pytest
 from tiny_shop import (
     CAMPAIGN_ID,
@@ -100,6 +101,29 @@ def test_a_missing_required_table_in_a_process_of_its_own(at: Path, enrolled: En
     assert "order_items" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert "C0000" not in done.stderr + done.stdout
+
+
+def test_versions_of_a_day_can_be_told_and_read_again(
+    copy: Home,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HOLDFAST_HOME", str(copy.root))
+    asked = ["versions", "churn_scores", str(LAST_RUN)]
+    assert main([*asked, "--csv", str(tmp_path / "old.csv")]) == 0
+    told = capsys.readouterr().out
+    [published] = [line for line in told.splitlines() if line.startswith("version")]
+    rows = pd.read_csv(tmp_path / "old.csv")
+    assert f"{len(rows):,} rows" in published
+    assert "model version 1" in published
+    assert rows["churn_probability"].between(0, 1).all()
+    assert "did not publish" in fails(
+        capsys, *asked, "--version", "99", "--csv", str(tmp_path / "no.csv")
+    )
+    assert not (tmp_path / "no.csv").exists()
+    assert "was never published" in fails(capsys, "versions", "churn_scores", "2019-01-01")
+    assert "there are at_risk_list" in fails(capsys, "versions", "scores", "2019-01-01")
 
 
 def test_summary_champion_and_campaign(
