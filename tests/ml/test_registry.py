@@ -10,6 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import cache
@@ -461,8 +462,9 @@ def test_six_processes_start_one_store(tmp_path: Path, monkeypatch: pytest.Monke
     """facts/trust.md 12: without the lock 5 or 6 of 6 fail."""
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     uri, place = f"sqlite:///{tmp_path / 'mlflow.db'}", (tmp_path / "artifacts").as_uri()
-    with multiprocessing.get_context("spawn").Pool(6) as pool:
-        ids = pool.starmap(_initialise, [(uri, place)] * 6)
+    # a Pool was seen to hang for 40 minutes while it stopped its workers
+    with ProcessPoolExecutor(6, mp_context=multiprocessing.get_context("spawn")) as pool:
+        ids = list(pool.map(_initialise, [uri] * 6, [place] * 6))
     assert len(set(ids)) == 1
 
 
