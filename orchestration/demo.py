@@ -28,7 +28,8 @@ ORIGINS = 2
 LAST_DAYS = 7
 # The campaigns are assigned this many days before the end: their windows of 21 days have closed,
 # and the 14 days in which most returns come have passed, on the first of the last days.
-CAMPAIGN_DAYS = 21 + 14 + LAST_DAYS - 1
+WINDOW_DAYS = 21
+CAMPAIGN_DAYS = WINDOW_DAYS + 14 + LAST_DAYS - 1
 # Lives of each customer in either world, from which the simulated truth is averaged: its error is a
 # tenth of the measured one's.
 REPLICATES = 10
@@ -116,6 +117,10 @@ def _simulated(home: Home, customers: int) -> None:
     run_history(home, enrolled)
     say(f"3/6  Training: the candidates, out of time, as of {enrolled}")
     run_training(home, enrolled, ORIGINS)
+    begin = enrolled - timedelta(days=WINDOW_DAYS)
+    say(f"     An earlier window, {begin} .. {enrolled}: what the campaigns could find")
+    run_days(home, begin, begin)
+    run_facts(home, begin + timedelta(days=1), enrolled - timedelta(days=1))
     say(f"4/6  The daily job for {enrolled}: scores, segments, at-risk list, campaign cohorts")
     run_days(home, enrolled, enrolled)
     _export(home)
@@ -190,7 +195,12 @@ def _place_campaigns(home: Home, day: date) -> None:
     A source without e-mail addresses can only be reached by post.
     """
     channel = "email" if home.shop.source == "simulated" else "post"
-    own = {"start_date:": f"start_date: {day}\n", "channels:": f"channels: [{channel}]\n"}
+    own = {
+        "start_date:": f"start_date: {day}\n",
+        "channels:": f"channels: [{channel}]\n",
+        # A demo of 2,000 customers is to go on; one of 20,000 has power enough.
+        "if_underpowered:": "if_underpowered: mark\n",
+    }
     for name, example in CAMPAIGNS.items():
         target = home.campaigns / name
         if not target.is_file():
@@ -313,7 +323,11 @@ def _campaigns(platform: Platform) -> str:
             f"{arm} {n:,}" for arm, n in own["arm"].value_counts().sort_index().items()
         )
         excluded = cohorts[(cohorts["campaign_id"] == campaign) & cohorts["arm"].isna()]
-        lines.append(f"  {campaign}: assigned on {min(own['assigned_date'])}: {arms}")
+        power = own["launch_power"].iloc[0]
+        told = {"underpowered": "; underpowered, and known to be", "unknown": "; power unknown"}
+        lines.append(
+            f"  {campaign}: assigned on {min(own['assigned_date'])}: {arms}{told.get(power, '')}"
+        )
         if len(excluded):
             why = excluded["exclusion_reason"].value_counts()
             lines.append(

@@ -248,6 +248,7 @@ CAMPAIGN_ASSIGNMENTS = Table(
         window_end_date date?: last day that counts for this customer
         account_type string?: stratum, as it was on the day of assignment
         value_tier string? high|middle|low|unknown: stratum, as it was on the day of assignment
+        launch_power string? ok|underpowered|unknown: what was known of its power when it started
     """),
     "assigned_date",
     may_be_empty=True,

@@ -46,6 +46,7 @@ LEDGER_COLUMNS = [
     "is_control",
     "window_end_date",
     *STRATA,
+    "launch_power",
 ]
 
 
@@ -196,6 +197,7 @@ def ledger_rows(
         layer=campaign.layer.name,
         is_control=(rows["arm"] == campaign.control_arm).astype("object"),
         window_end_date=day + timedelta(days=campaign.outcome.window_days),
+        launch_power=None,  # see launch.py
     )[LEDGER_COLUMNS]
 
 

@@ -57,8 +57,8 @@ def build_cohort(
     results are empty on a day on which the campaign assigns nobody. Reasons, in order:
     already_assigned (on an earlier day), the rules of eligibility, beyond_limit, beyond_budget,
     global_holdout, outside_layer_share, outside_coverage, day_closed (the day had been assigned
-    before this customer qualified). Limits are counted before the holdout is taken out, so the
-    held-out are comparable.
+    before this customer qualified), underpowered (the campaign was refused, see `refuse`). Limits
+    are counted before the holdout is taken out, so the held-out are comparable.
 
     Whoever the ledger enrolled on `day` stands in the cohort with that arm, whatever the data say
     now. Raises CampaignError where the campaign has changed since it started, ValueError where a
@@ -117,6 +117,17 @@ def build_cohort(
         }
     )
     return new, cohort[COHORT_COLUMNS]
+
+
+def refuse(cohort: pd.DataFrame) -> pd.DataFrame:
+    """The cohort of a campaign that may not start (launch.py): whom it would have drawn."""
+    drawn = cohort["arm"].notna() | cohort["exclusion_reason"].eq("day_closed")
+    return cohort.assign(
+        is_eligible=cohort["is_eligible"] & ~drawn,
+        exclusion_reason=cohort["exclusion_reason"].mask(drawn, "underpowered"),
+        arm=cohort["arm"].mask(drawn, None),
+        propensity=cohort["propensity"].mask(drawn),
+    )
 
 
 def empty_cohort() -> pd.DataFrame:

@@ -58,7 +58,7 @@ Money = Annotated[Decimal, Field(ge=0)]
 # What may be corrected at any time: it decides neither who is in which arm nor what is read.
 FREE = frozenset({"name", "approver", "budget_amount"})
 # What was promised about the reading; everything else that is not free decides about customers.
-PROMISED = frozenset({"objective", "outcome", "contact_cost_amount"})
+PROMISED = frozenset({"objective", "outcome", "contact_cost_amount", "if_underpowered"})
 
 
 class CampaignError(DocumentError):
@@ -210,6 +210,8 @@ class Campaign(Document):
     global_holdout: Annotated[float, Field(ge=0, lt=1)] = 0.05
     outcome: Outcome
     contact_cost_amount: Money = Decimal(0)
+    # A campaign that cannot find its smallest effect worth having does not start, or starts marked.
+    if_underpowered: Literal["refuse", "mark"] = "refuse"
     # What contacts and offers may cost as planned; whoever is beyond it is not enrolled.
     budget_amount: Money | None = None
 
@@ -287,6 +289,10 @@ class Campaign(Document):
     def assigns_on(self, day: date) -> bool:
         """Whether customers are assigned at the end of `day`."""
         return self.start_date <= day <= self.last_assignment_date
+
+    def begun_on(self, day: date) -> Campaign:
+        """The same campaign as one wave on another day: what it would be, had it started then."""
+        return self.model_copy(update={"start_date": day, "end_date": None})
 
     def contact_cost(self, arm: str) -> Decimal:
         """Cost of contacting one customer of the arm; the control costs nothing."""

@@ -86,6 +86,7 @@ def holdout_ledger(campaign: Campaign, customers: pd.DataFrame) -> pd.DataFrame:
             "layer": "global_holdout",
             "is_control": held,
             "window_end_date": campaign.window_end_date,
+            "launch_power": None,
         }
     ).join(strata(customers))
     return frame[LEDGER_COLUMNS]

@@ -29,13 +29,18 @@ COVARIATES: dict[Metric, str] = {
 SETTLED: frozenset[Metric] = frozenset({"net_margin_amount", "profit_amount"})
 
 
-def plan_of(campaign: Campaign, covariates: frozenset[str] = frozenset()) -> AnalysisPlan:
+def plan_of(
+    campaign: Campaign,
+    covariates: frozenset[str] = frozenset(),
+    launch_power: str | None = None,
+) -> AnalysisPlan:
     """The plan of a campaign file.
 
     Its primary metric is the goal, guardrails must not be inferior, profit per customer decides and
     is always read, the rest is secondary. Strata are those frozen in the ledger. An arm with a
     discount is compared, for what it gave to would-be buyers, with the contacted arm without one.
-    covariates: those that are known of every customer; others do not adjust.
+    covariates: those that are known of every customer; others do not adjust. launch_power: of the
+    ledger.
     """
     outcome = campaign.outcome
     margins = {guardrail.metric: guardrail.margin for guardrail in outcome.guardrails}
@@ -77,6 +82,7 @@ def plan_of(campaign: Campaign, covariates: frozenset[str] = frozenset()) -> Ana
         planned_customers=outcome.planned_customers,
         stratum=STRATUM,
         baseline={arm.name: plain for arm in contacted if arm.is_discount},
+        launch_power=launch_power,
     )
 
 

@@ -22,6 +22,7 @@ from ml.experiments.power import (
     sample_factor,
     standard_error,
     wrong_decision,
+    wrong_sign,
 )
 from ml.experiments.sequential import sample_inflation
 from ml.experiments.shrinkage import NormalPrior
@@ -48,6 +49,7 @@ COLUMNS = [
     "duration_days",
     "cost_amount",
     "exaggeration",
+    "chance_of_wrong_sign",
     "chance_of_wrong_decision",
     "status",
     "reason",
@@ -138,6 +140,7 @@ def plan_power(
                     "duration_days": enrolment + plan.window_days + metric.settle_days,
                     "cost_amount": None if cost is None else cost * n,
                     "exaggeration": exaggeration(wanted, se, alpha),
+                    "chance_of_wrong_sign": wrong_sign(wanted, se, alpha),
                     "chance_of_wrong_decision": wrong_decision(se, prior, wanted, alpha),
                     "status": status,
                     "reason": _words(plan, metric, customers, found, wanted, needed, is_enough),

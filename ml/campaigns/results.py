@@ -60,6 +60,7 @@ SUSPICIOUS_LIFT = 0.5
 LARGE_STRATUM = 0.1
 # A cell below it has no variance to speak of; its stratum is merged into the largest.
 MINIMUM_CELL = 10
+LAUNCHED_UNDERPOWERED = "it was known to be underpowered when it started"
 BALANCE_ALARM = 0.001
 
 # name -> (type, meaning). What `campaign_results` publishes beside its snapshot_date; key:
@@ -186,7 +187,8 @@ class AnalysisPlan:
     customer; cost: the column of what the campaign spent per customer. stratum: column frozen at
     assignment. contacted: arms whose messages go out alike, compared at "sent" and "delivered".
     baseline: the arm without the discount, per arm with one (else the control). prior: on the
-    relative lift.
+    relative lift. launch_power: what was known before the start (launch.py); what was underpowered
+    then stays so.
     """
 
     campaign_id: str
@@ -206,6 +208,7 @@ class AnalysisPlan:
     contacted: tuple[str, ...] = ()
     baseline: Mapping[str, str] = field(default_factory=dict)
     prior: NormalPrior = STATED_PRIOR
+    launch_power: str | None = None
     alpha: float = 0.05
     power: float = 0.8
 
@@ -1018,6 +1021,10 @@ def _judge(
             f"only a difference of {smallest:.4g} is found with {plan.power:.0%} power; "
             f"{wanted:.4g} was asked for",
         )
+    if plan.launch_power == "underpowered" and (
+        metric.role == "goal" or metric.name == plan.decides
+    ):
+        say("underpowered", LAUNCHED_UNDERPOWERED)
     if lift is not None and abs(lift) > SUSPICIOUS_LIFT:
         say("needs_review", f"a lift of {lift:+.0%} is more often a fault than a success")
     if estimate.flipped is not None:
@@ -1109,6 +1116,8 @@ def _nothing_yet(
         row["status"] = "invalid" if broken else "window_open"
         nothing = f"final at the end of {end}; nothing is shown before"
         row["reason"] = _missing(broken[0]) if broken else nothing
+        if plan.launch_power == "underpowered":
+            row["reason"] += f"; {LAUNCHED_UNDERPOWERED}"
         rows.append(row)
     return rows
 

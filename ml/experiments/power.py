@@ -83,6 +83,17 @@ def exaggeration(effect: float, se: float, alpha: float = 0.05) -> float:
     return (tail(shift) + tail(-shift)) / achieved_power(effect, se, alpha) / shift
 
 
+def wrong_sign(effect: float, se: float, alpha: float = 0.05) -> float:
+    """Type S error: chance that what is significant has the wrong sign (Gelman & Carlin 2014)."""
+    from scipy import special
+
+    _check(alpha, se)
+    if effect == 0:
+        raise ValueError("an effect of zero has no sign to be wrong about")
+    critical = -float(special.ndtri(alpha / 2))
+    return float(special.ndtr(-critical - abs(effect) / se)) / achieved_power(effect, se, alpha)
+
+
 def wrong_decision(
     se: float, prior: NormalPrior, minimum_effect: float, alpha: float = 0.05
 ) -> float:

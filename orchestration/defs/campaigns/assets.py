@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -16,6 +17,8 @@ from orchestration.defs.campaigns.files import (
     started_campaigns,
     suppressed_keys,
 )
+from orchestration.defs.campaigns.launch import launch_of
+from orchestration.defs.campaigns.reading import FACTS, customers_on, days_of, outcomes_of
 from orchestration.defs.daily import MARKETING, SCIENCE, Made, Run, daily_asset, lake_key
 from orchestration.tables import (
     CAMPAIGN_ASSIGNMENTS,
@@ -30,20 +33,19 @@ from orchestration.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     import pandas as pd
 
-    from expectations.schema import Table
     from ml.campaigns.definition import Campaign
+    from ml.campaigns.launch import Launch
     from orchestration.resources.catalog import Publication
-
-FACTS = ("orders", "deliveries")
 
 
 def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefinition]:
     """Return the campaigns' assets, in the order assign, list, send, measure, read."""
-    inputs = [lake_key(table.name) for table in audience_tables()]
+    facts = [lake_key(name) for name in FACTS]  # of an earlier window, for the power of a launch
+    inputs = [*(lake_key(table.name) for table in audience_tables()), *facts]
 
     @daily_asset(
         CAMPAIGN_ASSIGNMENTS,
@@ -62,9 +64,9 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
         import pandas as pd
 
         # Read afresh on each day that enrols: the days of one run add to it.
-        found, new, _ = _enrol(run, day, partial(_ledger, run))
+        drawn = _enrol(run, day, partial(_ledger, run))
         before = run.platform.lake.read_frame(CAMPAIGN_ASSIGNMENTS, [day])
-        rows = pd.concat([before, new], ignore_index=True)
+        rows = pd.concat([before, drawn.rows], ignore_index=True)
 
         def hand_over() -> dict[str, int]:
             register(run.platform.home, _campaigns(run), rows)
@@ -73,9 +75,10 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
         return Made(
             rows,
             hand_over=hand_over if len(rows) else None,
-            generation=found["customer_status"].generation,
+            generation=drawn.found["customer_status"].generation,
             metadata={
                 "assigned": len(rows),
+                **drawn.launched(),
                 **{
                     str(name): int(count)
                     for name, count in (rows["campaign_id"] + " " + rows["arm"])
@@ -97,7 +100,8 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
     )
     def campaign_cohorts(run: Run, day: date) -> Made:
         ledger = run.platform.lake.require(CAMPAIGN_ASSIGNMENTS, day)
-        found, _, cohort = _enrol(run, day, partial(_whole_ledger, run))
+        drawn = _enrol(run, day, partial(_whole_ledger, run))
+        found, cohort = drawn.found, drawn.cohort
         reasons = cohort["exclusion_reason"].value_counts().sort_index()
         return Made(
             cohort,
@@ -267,44 +271,65 @@ def _whole_ledger(run: Run) -> pd.DataFrame:
     return run.once("ledger", partial(_ledger, run))
 
 
-def _enrol(
-    run: Run, day: date, read_ledger: Callable[[], pd.DataFrame]
-) -> tuple[dict[str, Publication], pd.DataFrame, pd.DataFrame]:
-    """Return the inputs of `day`, the new ledger rows and the cohorts of all campaigns."""
+@dataclass(frozen=True)
+class _Enrolment:
+    """What a day draws: its inputs, new rows of the ledger, all cohorts, verdicts on launches."""
+
+    found: dict[str, Publication]
+    rows: pd.DataFrame
+    cohort: pd.DataFrame
+    launches: dict[str, Launch]
+
+    def launched(self) -> dict[str, Any]:
+        """Return what Dagster shows of the campaigns that start on the day, or are refused."""
+        shown: dict[str, Any] = {}
+        for name, launch in self.launches.items():
+            verdict = "refused" if launch.is_refused else launch.power
+            shown[f"{name} launch"] = f"{verdict}: {launch.reason}"
+            shown[f"{name} power"] = dg.MetadataValue.md(launch.markdown())
+        return shown
+
+
+def _enrol(run: Run, day: date, read_ledger: Callable[[], pd.DataFrame]) -> _Enrolment:
+    """Return what `day` draws. A campaign of which nobody is assigned yet is judged first."""
     import pandas as pd
 
     from ml.campaigns.assignment import empty_ledger
-    from ml.campaigns.cohorts import build_cohort, empty_cohort
+    from ml.campaigns.cohorts import build_cohort, empty_cohort, refuse
     from ml.campaigns.definition import refuse_changed
-    from ml.campaigns.strata import SOURCES
 
     lake, tables = run.platform.lake, audience_tables()
-    found = lake.require_together(list(tables[:3]), day)
     active = [campaign for campaign in _campaigns(run) if campaign.assigns_on(day)]
     if not active:
-        return found, empty_ledger(), empty_cohort()
+        found = lake.require_together(list(tables[:3]), day)
+        return _Enrolment(found, empty_ledger(), empty_cohort(), {})
     ledger = read_ledger()
     closed = lake.publication(CAMPAIGN_ASSIGNMENTS, day) is not None
     asked = frozenset().union(*(campaign.fields for campaign in active))
-    status = lake.read_frame(tables[0], [day])
-    others, known = {}, set(status.columns)
-    for table in tables[1:]:
-        wanted = [n for n in table.column_names if n in {*asked, *SOURCES} and n not in known]
-        if wanted:  # of the features none is read unless an audience asks for it
-            found |= lake.require_together([table], day)
-            others[table.name] = lake.read_frame(table, [day], ["customer_key", *wanted])
-            known.update(wanted)
+    found, status, others = customers_on(run, day, asked)
     suppressed = suppressed_keys(run.platform.home, run.platform.vault, day)
-    new, cohorts = [empty_ledger()], [empty_cohort()]
+    new, cohorts, launches = [empty_ledger()], [empty_cohort()], {}
     for campaign in active:
         refuse_changed(campaign, ledger, registered(run.platform.home, campaign.id))
         assigned, cohort = build_cohort(
             campaign, status, others, ledger, day, suppressed=suppressed, closed=closed
         )
-        new.append(assigned)
+        own = ledger["campaign_id"].eq(campaign.id) & (ledger["assigned_date"] <= day)
+        drawn = len(assigned) or int(cohort["exclusion_reason"].eq("day_closed").sum())
+        if own.any():
+            power = ledger.loc[own, "launch_power"].iloc[0]
+        elif drawn:
+            launch = launches[campaign.id] = launch_of(run, campaign, drawn, day, ledger)
+            power = launch.power
+            if launch.is_refused:
+                assigned, cohort = empty_ledger(), refuse(cohort)
+        else:
+            power = None
+        new.append(assigned.assign(launch_power=power))
         cohorts.append(cohort)
-        ledger = pd.concat([ledger, assigned], ignore_index=True)
-    return found, pd.concat(new, ignore_index=True), pd.concat(cohorts, ignore_index=True)
+        ledger = pd.concat([ledger, new[-1]], ignore_index=True)
+    rows, cohort = (pd.concat(frames, ignore_index=True) for frames in (new, cohorts))
+    return _Enrolment(found, rows, cohort, launches)
 
 
 def _campaigns(run: Run) -> tuple[Campaign, ...]:
@@ -365,34 +390,6 @@ def _holdouts(run: Run, day: date) -> list[tuple[Campaign, pd.DataFrame]]:
     return found
 
 
-def outcomes_of(run: Run, campaign: Campaign, due: pd.DataFrame, day: date) -> pd.DataFrame:
-    """Return what became of customers of one campaign, as known at the end of `day`.
-
-    due: rows of its ledger. Columns: see `ml.campaigns.outcomes.unit_outcomes`.
-
-    Raises:
-        NotPublishedError: a day of the window is not published; its orders would be missing.
-    """
-    from ml.campaigns.deliveries import as_messages
-    from ml.campaigns.outcomes import returns_of, unit_outcomes
-
-    first = min(due["assigned_date"]) + timedelta(days=1)
-    days = [first + timedelta(days=n) for n in range((day - first).days + 1)]
-    orders, deliveries = (_days_of(run, mart_tables()[name], days) for name in FACTS)
-    latest = orders.sort_values(["order_id", "snapshot_date"], kind="stable")
-    return unit_outcomes(
-        due,
-        latest.drop_duplicates("order_id", keep="last"),
-        day,
-        window_days=campaign.outcome.window_days,
-        settle_days=campaign.outcome.return_lag_days,
-        contact_costs={arm: float(campaign.contact_cost(arm)) for arm in campaign.weights},
-        returns=returns_of(orders),
-        deliveries=as_messages(deliveries),
-        margin_rate=run.platform.settings.margin_rate,
-    )
-
-
 def _readings(run: Run, campaign: Campaign, ledger: pd.DataFrame, day: date) -> pd.DataFrame:
     """Return what one campaign earned as known at the end of `day`.
 
@@ -406,7 +403,7 @@ def _readings(run: Run, campaign: Campaign, ledger: pd.DataFrame, day: date) -> 
     ends = {end for end in set(ledger["window_end_date"]) if end <= day}
     # What is settled stands there whole; before that, what was known when the window closed.
     due = sorted({end + lag if end + lag <= day else end for end in ends})
-    outcomes = _days_of(run, CAMPAIGN_OUTCOMES, due)
+    outcomes = days_of(run, CAMPAIGN_OUTCOMES, due)
     outcomes = outcomes[outcomes["campaign_id"] == campaign.id]
     outcomes = outcomes.sort_values(["customer_key", "snapshot_date"], kind="stable")
     outcomes = outcomes.drop_duplicates("customer_key", keep="last").reset_index(drop=True)
@@ -418,7 +415,7 @@ def _readings(run: Run, campaign: Campaign, ledger: pd.DataFrame, day: date) -> 
     before = [d for d in lake.days(CAMPAIGN_RESULTS) if d < campaign.start_date]
     past = lake.read_frame(CAMPAIGN_RESULTS, before) if len(outcomes) and before else None
     return read_out(
-        plan_of(campaign, usable),
+        plan_of(campaign, usable, launch_power=ledger["launch_power"].iloc[0]),
         ledger,
         outcomes,
         day,
@@ -432,21 +429,3 @@ def _last_readings(results: pd.DataFrame) -> pd.DataFrame:
     return results.sort_values([*key, "snapshot_date"], kind="stable").drop_duplicates(
         key, keep="last"
     )
-
-
-def _days_of(run: Run, table: Table, days: Sequence[date]) -> pd.DataFrame:
-    """Return the rows of some days, money as float; each day is read once a run.
-
-    Raises:
-        NotPublishedError: one of them is not published.
-    """
-    import pandas as pd
-
-    lake = run.platform.lake
-
-    def read(day: date) -> pd.DataFrame:
-        lake.require(table, day)
-        return lake.read_frame(table, [day], money_as_float=True)
-
-    frames = [run.once(f"{table.name}/{day}", partial(read, day)) for day in days]
-    return pd.concat(frames, ignore_index=True) if frames else lake.read_frame(table, [])

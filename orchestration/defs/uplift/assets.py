@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from orchestration.defs.campaigns.assets import outcomes_of
 from orchestration.defs.campaigns.files import read_campaigns
+from orchestration.defs.campaigns.reading import outcomes_of
 from orchestration.defs.daily import SCIENCE, Made, Run, daily_asset, lake_key
 from orchestration.tables import (
     CAMPAIGN_ASSIGNMENTS,

@@ -19,6 +19,7 @@ from ml.experiments.power import (
     sample_size,
     standard_error,
     wrong_decision,
+    wrong_sign,
 )
 from ml.experiments.shrinkage import NormalPrior
 
@@ -95,3 +96,13 @@ def test_how_much_more_sample_is_needed() -> None:
         exaggeration(0.0, 1.0)
     with pytest.raises(ValueError, match="sd of a prior"):
         wrong_decision(1.0, NormalPrior(0.0, 0.0), 1.0)
+
+
+def test_the_chance_of_a_wrong_sign_is_the_published_one() -> None:
+    # Gelman & Carlin 2014, their two examples: (effect, se, power, type S error)
+    for effect, se, power, wrong in ((0.1, 3.28, 0.05, 0.46), (2.0, 8.1, 0.06, 0.24)):
+        assert achieved_power(effect, se) == pytest.approx(power, abs=0.005)
+        assert wrong_sign(effect, se) == pytest.approx(wrong, abs=0.005)
+    assert wrong_sign(2.8, 1.0) < 1e-5
+    with pytest.raises(ValueError, match="no sign"):
+        wrong_sign(0.0, 1.0)

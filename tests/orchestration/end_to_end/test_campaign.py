@@ -7,6 +7,7 @@ import io
 import json
 import sqlite3
 import time
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -21,11 +22,14 @@ from tiny_shop import (
     LAST,
     LAST_RUN,
     canary_email,
+    run_assets,
     shop_days,
     token_in,
+    told,
 )
 
 from ml.campaigns.export import ExportRefusedError
+from orchestration.cli import main
 from orchestration.defs.campaigns.export import (
     NobodyLeftError,
     WindowEndedError,
@@ -35,10 +39,15 @@ from orchestration.defs.campaigns.export import (
 from orchestration.defs.campaigns.files import registered
 from orchestration.demo import _export
 from orchestration.resources.activation import DeliveryError, is_signed
-from orchestration.resources.home import HomeError
+from orchestration.resources.home import HomeError, write_atomically
 from orchestration.resources.platform import Platform
 from orchestration.runs import RunFailedError, run_days
-from orchestration.tables import AT_RISK_LIST, CAMPAIGN_ASSIGNMENTS, CAMPAIGN_COHORTS
+from orchestration.tables import (
+    AT_RISK_LIST,
+    CAMPAIGN_ASSIGNMENTS,
+    CAMPAIGN_COHORTS,
+    CAMPAIGN_RESULTS,
+)
 
 if TYPE_CHECKING:
     from tiny_shop import Enrolled
@@ -254,6 +263,59 @@ def test_a_campaign_that_was_changed_enrols_nobody_and_says_what_would_move(copy
     with pytest.raises(RunFailedError) as caught:
         run_days(copy, ENROLLED, ENROLLED)
     assert "arms.1.weight was 0.2 and is 0.3, which would move customers" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_campaign_starts_only_with_the_power_it_promises(
+    copy: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three that differ in what they ask for: found, not found, and not found but accepted."""
+    monkeypatch.setenv("HOLDFAST_HOME", str(copy.root))
+    path = copy.campaigns / "stay.yaml"
+    text = path.read_text().replace(str(ENROLLED), str(LAST_RUN + timedelta(days=1)))
+    text = text.replace("  return_lag_days: 1\n", "  return_lag_days: 0\n")
+    for name, effect, accepted in (("a", 0.9, False), ("b", 0.01, False), ("c", 0.01, True)):
+        own = text.replace(CAMPAIGN_ID, name).replace("{retained: 0.05}", f"{{retained: {effect}}}")
+        own += (
+            f"layer: {{name: {name}}}\neligibility: {{max_contacts_7d: 9, max_contacts_30d: 9}}\n"
+        )
+        write_atomically(
+            copy.campaigns / f"{name}.yaml",
+            (own if accepted else own.replace("if_underpowered: mark\n", "")).encode(),
+        )
+    assert main(["campaign", "b", "--plan"]) == 0  # before anything has run
+    planned = capsys.readouterr().out
+    assert "REFUSED" in planned
+    assert "| coupon | retained |" in planned
+    assert main(["campaign", "a", "--plan"]) == 0
+    assert "It starts" in capsys.readouterr().out
+
+    day = LAST_RUN + timedelta(days=1)
+    run_days(copy, day, LAST)
+    lake = Platform(root=str(copy.root)).lake
+    ledger = lake.read_frame(CAMPAIGN_ASSIGNMENTS, [day])
+    assert ledger.groupby("campaign_id")["launch_power"].unique().map(list).to_dict() == {
+        "a": ["ok"],
+        "c": ["underpowered"],
+    }
+    cohort = lake.read_frame(CAMPAIGN_COHORTS, [day]).groupby("campaign_id")
+    reasons = cohort["exclusion_reason"].value_counts()
+    assert reasons["b", "underpowered"] == (ledger["campaign_id"] == "c").sum()
+    assert "underpowered" not in reasons["c"]
+    results = lake.read_frame(CAMPAIGN_RESULTS, [LAST]).groupby("campaign_id")["reason"]
+    assert results.agg(
+        lambda own: own.str.contains("known to be underpowered").all()
+    ).to_dict() == {
+        "a": False,
+        "c": True,
+    }
+    shown = told(copy, "campaign_assignments", day)
+    assert str(shown["b launch"]).startswith("refused: reminder: ")
+    assert str(shown["c launch"]).startswith("underpowered: ")
+    assert "| coupon | retained |" in str(shown["a power"])
+    before = lake.publication(CAMPAIGN_COHORTS, day)
+    assert run_assets(copy, ["campaign_assignments", "campaign_cohorts"], day).success
+    assert lake.publication(CAMPAIGN_COHORTS, day).content_hash == before.content_hash  # type: ignore[union-attr]
 
 
 def test_a_play_of_the_list_needs_its_approver_and_leaves_once(copy: Home) -> None:

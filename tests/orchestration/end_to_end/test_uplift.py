@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import dagster as dg
 import numpy as np
 import pytest
 from tiny_shop import (
@@ -18,12 +17,12 @@ from tiny_shop import (
     Enrolled,
     platform,
     run_assets,
+    told,
 )
 
 from ml.campaigns.assignment import uniforms
 from ml.uplift import comparison, training
 from orchestration.defs.uplift import assets
-from orchestration.resources.instance import open_instance
 from orchestration.resources.models import uplift_model
 from orchestration.tables import (
     CAMPAIGN_ASSIGNMENTS,
@@ -33,25 +32,9 @@ from orchestration.tables import (
 )
 
 if TYPE_CHECKING:
-    from datetime import date
-
     from orchestration.resources.home import Home
 
 WINDOW_END = ENROLLED + timedelta(days=3)
-
-
-def told(home: Home, name: str, day: date) -> dict[str, object]:
-    """The metadata of the last materialisation of a day."""
-    with open_instance(home) as instance:
-        records = instance.fetch_materializations(
-            dg.AssetRecordsFilter(
-                asset_key=dg.AssetKey(["lake", name]), asset_partitions=[day.isoformat()]
-            ),
-            limit=1,
-        ).records
-    found = records[0].asset_materialization
-    assert found is not None
-    return {key: value.value for key, value in found.metadata.items()}
 
 
 def test_the_policy_waits_for_closed_windows(enrolled: Enrolled) -> None:

@@ -80,6 +80,7 @@ outcome:
   primary_metric: retained
   minimum_effects: {{retained: 0.05}}
 contact_cost_amount: 0.05
+if_underpowered: mark
 """
 
 # What must never leave the vault, in a form that nothing else takes. The address is a formula too.
@@ -270,6 +271,24 @@ def messages(result: dg.ExecuteInProcessResult) -> str:
     from orchestration.runs import _why
 
     return _why(result)
+
+
+def told(home: Home, name: str, day: date) -> dict[str, object]:
+    """The metadata of the last materialisation of a day."""
+    import dagster as dg
+
+    from orchestration.resources.instance import open_instance
+
+    with open_instance(home) as instance:
+        records = instance.fetch_materializations(
+            dg.AssetRecordsFilter(
+                asset_key=dg.AssetKey(["lake", name]), asset_partitions=[day.isoformat()]
+            ),
+            limit=1,
+        ).records
+    found = records[0].asset_materialization
+    assert found is not None
+    return {key: value.value for key, value in found.metadata.items()}
 
 
 def check_result(home: Home, asset: str, name: str) -> dg.AssetCheckResult:

@@ -1,0 +1,132 @@
+"""Power before launch: the history that a campaign is judged by, and the plan for whoever asks.
+
+What belongs here: finding an earlier window in the lake, and the dry run of a launch. What does
+not: the verdict (`ml/campaigns/launch.py`), the draw (`assets.py`).
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+from orchestration.defs.campaigns.files import audience_tables, read_campaigns, suppressed_keys
+from orchestration.defs.campaigns.reading import FACTS, customers_on, outcomes_of
+from orchestration.defs.daily import Run
+from orchestration.resources.home import HomeError
+from orchestration.resources.platform import Platform
+from orchestration.tables import CAMPAIGN_ASSIGNMENTS, CHURN_SCORES, mart_tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ml.campaigns.definition import Campaign
+    from ml.campaigns.launch import Launch, Past
+    from orchestration.resources.home import Home
+
+# An earlier window may end at most so long before the launch: customers of other seasons differ.
+LOOKBACK_DAYS = 60
+
+
+def launch_of(
+    run: Run, campaign: Campaign, customers: int, day: date, ledger: pd.DataFrame
+) -> Launch:
+    """Return the verdict on a campaign that would assign so many customers at the end of `day`."""
+    from ml.campaigns.launch import judge
+
+    return judge(campaign, customers, _past(run, campaign, day, ledger))
+
+
+def _past(run: Run, campaign: Campaign, day: date, ledger: pd.DataFrame) -> Past | str:
+    """Return the latest earlier window that is published whole, or why there is none."""
+    from ml.campaigns.cohorts import build_cohort
+    from ml.campaigns.launch import Past, history_days
+    from ml.campaigns.plan import COVARIATES
+
+    length, platform = history_days(campaign), run.platform
+    wanted = day - timedelta(days=length)
+    begin = _earlier_day(platform, wanted, length)
+    if begin is None:
+        return (
+            f"there is no history: a day of the daily job on or before {wanted}, and orders and "
+            f"deliveries of the {length} days after it; `python -m orchestration run --from "
+            f"{wanted} --to {day}` publishes them"
+        )
+    _, status, others = customers_on(run, begin, campaign.fields)
+    drawn, _ = build_cohort(
+        campaign.begun_on(begin),
+        status,
+        others,
+        ledger[(ledger["assigned_date"] <= begin) & (ledger["campaign_id"] != campaign.id)],
+        begin,
+        suppressed=suppressed_keys(platform.home, platform.vault, begin),
+    )
+    if len(drawn) < 2:
+        return f"there is no history: on {begin} the campaign would have assigned {len(drawn)}"
+    names = ["snapshot_date", "customer_key", "is_rescore", *sorted(set(COVARIATES.values()))]
+    scores = platform.lake.read_frame(CHURN_SCORES, [begin], names, money_as_float=True)
+    return Past(
+        drawn,
+        outcomes_of(run, campaign, drawn, begin + timedelta(days=length)),
+        scores[~scores["is_rescore"].astype(bool)],
+    )
+
+
+def _earlier_day(platform: Platform, latest: date, length: int) -> date | None:
+    """Return the last day up to `latest` of the daily job after which `length` days are whole."""
+    lake = platform.lake
+    known = [set(lake.days(table)) for table in audience_tables()[:3]]
+    facts = set.intersection(*(set(lake.days(mart_tables()[name])) for name in FACTS))
+    for back in range(LOOKBACK_DAYS):
+        begin = latest - timedelta(days=back)
+        if all(begin in days for days in known) and all(
+            begin + timedelta(days=n) in facts for n in range(1, length + 1)
+        ):
+            return begin
+    return None
+
+
+def plan(home: Home, campaign_id: str, day: date | None) -> str:
+    """Return what a campaign would do if it started on the last published day, or on `day`.
+
+    Counts and power, no names; nothing is written.
+    """
+    from ml.campaigns.cohorts import build_cohort
+
+    platform = Platform(root=str(home.root))
+    campaign = next((c for c in read_campaigns(home) if c.id == campaign_id), None)
+    if campaign is None:
+        raise HomeError(f"no campaign {campaign_id!r} in {home.campaigns}")
+    days = platform.lake.days(CHURN_SCORES)
+    if not days:
+        raise HomeError("nothing is scored yet; run the daily job first")
+    at = day or days[-1]
+    run = Run(platform, [at], "", lambda text: None)
+    ledger = platform.lake.read_frame(CAMPAIGN_ASSIGNMENTS)
+    others = ledger[ledger["campaign_id"] != campaign_id]
+    _, status, tables = customers_on(run, at, campaign.fields)
+    drawn, cohort = build_cohort(
+        campaign.begun_on(at),
+        status,
+        tables,
+        others,
+        at,
+        suppressed=suppressed_keys(home, platform.vault, at),
+    )
+    arms = drawn["arm"].value_counts().reindex(list(campaign.weights), fill_value=0)
+    why = cohort["exclusion_reason"].value_counts()
+    cost = sum(float(campaign.planned_cost(str(arm))) * int(n) for arm, n in arms.items())
+    lines = [
+        f"{campaign.name} ({campaign.id}), if it started on {at}: {len(cohort):,} customers aimed "
+        f"at, {len(drawn):,} assigned",
+        "  " + ", ".join(f"{arm} {n:,}" for arm, n in arms.items()) + f"; planned cost {cost:,.2f}",
+    ]
+    if len(why):
+        lines.append("  left out: " + ", ".join(f"{name} {n:,}" for name, n in why.items()))
+    if len(drawn):
+        launch = launch_of(run, campaign, len(drawn), at, ledger)
+        if len(launch.table):
+            lines += ["", launch.markdown(), ""]
+        verdict = {"ok": "It starts", "underpowered": "Underpowered", "unknown": "Power unknown"}
+        word = "REFUSED" if launch.is_refused else verdict[launch.power]
+        lines.append(f"{word}: {launch.reason}")
+    return "\n".join(lines)

@@ -1,0 +1,91 @@
+"""What several assets of campaigns read: customers of a day, outcomes of a window, facts of days.
+
+What belongs here: reads of published tables, each day once a run. What does not: what is made of
+them (`assets.py`, `launch.py`, `defs/uplift/`).
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+from orchestration.defs.campaigns.files import audience_tables
+from orchestration.tables import mart_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    import pandas as pd
+
+    from expectations.schema import Table
+    from ml.campaigns.definition import Campaign
+    from orchestration.defs.daily import Run
+    from orchestration.resources.catalog import Publication
+
+FACTS = ("orders", "deliveries")
+
+
+def customers_on(
+    run: Run, day: date, fields: Collection[str]
+) -> tuple[dict[str, Publication], pd.DataFrame, dict[str, pd.DataFrame]]:
+    """Return publications, status and the other tables of `day`, as far as `fields` are in them."""
+    from ml.campaigns.strata import SOURCES
+
+    lake, tables = run.platform.lake, audience_tables()
+    found = lake.require_together(list(tables[:3]), day)
+    status = lake.read_frame(tables[0], [day])
+    others, known = {}, set(status.columns)
+    for table in tables[1:]:
+        wanted = [n for n in table.column_names if n in {*fields, *SOURCES} and n not in known]
+        if wanted:  # of the features none is read unless an audience asks for it
+            found |= lake.require_together([table], day)
+            others[table.name] = lake.read_frame(table, [day], ["customer_key", *wanted])
+            known.update(wanted)
+    return found, status, others
+
+
+def outcomes_of(run: Run, campaign: Campaign, due: pd.DataFrame, day: date) -> pd.DataFrame:
+    """Return what became of customers of one campaign, as known at the end of `day`.
+
+    due: rows of its ledger. Columns: see `ml.campaigns.outcomes.unit_outcomes`.
+
+    Raises:
+        NotPublishedError: a day of the window is not published; its orders would be missing.
+    """
+    from ml.campaigns.deliveries import as_messages
+    from ml.campaigns.outcomes import returns_of, unit_outcomes
+
+    first = min(due["assigned_date"]) + timedelta(days=1)
+    days = [first + timedelta(days=n) for n in range((day - first).days + 1)]
+    orders, deliveries = (days_of(run, mart_tables()[name], days) for name in FACTS)
+    latest = orders.sort_values(["order_id", "snapshot_date"], kind="stable")
+    return unit_outcomes(
+        due,
+        latest.drop_duplicates("order_id", keep="last"),
+        day,
+        window_days=campaign.outcome.window_days,
+        settle_days=campaign.outcome.return_lag_days,
+        contact_costs={arm: float(campaign.contact_cost(arm)) for arm in campaign.weights},
+        returns=returns_of(orders),
+        deliveries=as_messages(deliveries),
+        margin_rate=run.platform.settings.margin_rate,
+    )
+
+
+def days_of(run: Run, table: Table, days: Sequence[date]) -> pd.DataFrame:
+    """Return the rows of some days, money as float; each day is read once a run.
+
+    Raises:
+        NotPublishedError: one of them is not published.
+    """
+    import pandas as pd
+
+    lake = run.platform.lake
+
+    def read(day: date) -> pd.DataFrame:
+        lake.require(table, day)
+        return lake.read_frame(table, [day], money_as_float=True)
+
+    frames = [run.once(f"{table.name}/{day}", partial(read, day)) for day in days]
+    return pd.concat(frames, ignore_index=True) if frames else lake.read_frame(table, [])
