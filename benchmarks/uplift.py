@@ -53,11 +53,13 @@ def rankings(folder: Path, arm: str, resamples: int) -> None:
             hillstrom.PROPENSITY,
             trial.units,
             {"churn_risk": trial.churn_risk},
+            profit=hillstrom.profit(trial),
             n_resamples=resamples,
         ),
     )
     print(learned.comparison.table(), "\n")
-    print(learned.comparison.decision.reason, "\n")
+    print(learned.money.table(), "\n")
+    print(learned.decision.reason, "\n")
 
 
 def profits(folder: Path, arm: str, resamples: int) -> pd.DataFrame:

@@ -752,14 +752,15 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule(
             "one_propensity_per_arm",
-            "min(propensity) OVER (PARTITION BY campaign_id, arm) "
-            "= max(propensity) OVER (PARTITION BY campaign_id, arm)",
-            "everybody in an arm had the same chance of it",
+            "min(propensity) OVER (PARTITION BY campaign_id, segment, arm) "
+            "= max(propensity) OVER (PARTITION BY campaign_id, segment, arm)",
+            "everybody in an arm (of a segment, where a policy draws) had the same chance of it",
         ),
         Rule(
             "propensities_sum_within_one",
             "(SELECT max(propensity) FROM (SELECT sum(propensity) AS propensity FROM "
-            "(SELECT DISTINCT campaign_id, arm, propensity FROM batch) GROUP BY campaign_id)) "
+            "(SELECT DISTINCT campaign_id, segment, arm, propensity FROM batch) "
+            "GROUP BY campaign_id, segment)) "
             "<= 1 + 1e-9",
             "the arms of a campaign exclude each other",
             scope="table",

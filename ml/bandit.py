@@ -1,8 +1,8 @@
 """Thompson sampling over the offers of a campaign: which arm how often, by segment, once a day.
 
-What belongs here: evidence, conjugate posteriors, the probabilities of the arms, the draw for
-customers who have none yet. What does not: whether a policy may be promoted (off_policy.py), where
-rewards come from.
+What belongs here: evidence, conjugate posteriors, the probabilities of the arms. What does not:
+whether a policy may be promoted (policy.py), the draw (ml/campaigns/assignment.py), where rewards
+come from.
 
 The probability of an arm is the probability that it is the best (Thompson 1933), mixed with a floor
 so that each arm is tried for ever: p = f + (1 - k f) w for k arms. It is computed, not simulated:
@@ -26,8 +26,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-
-from ml.campaigns.assignment import SEPARATOR, uniforms
 
 Array = npt.NDArray[np.float64]
 Reward = Literal["binary", "normal"]
@@ -254,41 +252,15 @@ def update_policy(
     return frame
 
 
-def draw(
-    policy: pd.DataFrame,
-    customers: pd.DataFrame,
-    experiment_key: str,
-    assigned: Iterable[str] = (),
-) -> pd.DataFrame:
-    """Arms for customers who have none: customer_key, segment, arm, propensity, probabilities.
+def probabilities(policy: pd.DataFrame, segments: Iterable[str], arms: Sequence[str]) -> Array:
+    """What the policy gives each customer, (n, k) in the order of `arms`.
 
-    customers: customer_key, segment (one that the policy does not know takes that of `all`);
-    `assigned` are those in the ledger, who keep their arm and are left out. The draw is the hash of
-    (experiment_key, customer), so a batch that runs again draws the same. `probabilities` holds all
-    arms' in the policy's order, for off-policy evaluation.
+    segments: one per customer; a segment that the policy does not know takes that of `all`.
     """
-    keys = customers[~customers["customer_key"].isin(set(assigned))]
-    keys = keys.drop_duplicates("customer_key").sort_values("customer_key", ignore_index=True)
-    by_segment = {
-        str(segment): (rows["arm"].tolist(), rows["propensity"].to_numpy())
-        for segment, rows in policy.groupby("segment", sort=False)
-    }
-    u = uniforms(experiment_key, keys["customer_key"])
-    rows = []
-    for key, segment, number in zip(keys["customer_key"], keys["segment"], u, strict=True):
-        arms, p = by_segment.get(segment, by_segment[POOLED])
-        # rounding may leave the last edge a little below 1
-        i = min(int(np.searchsorted(np.cumsum(p), number, side="right")), len(arms) - 1)
-        rows.append((key, segment, arms[i], float(p[i]), tuple(map(float, p))))
-    columns = ["customer_key", "segment", "arm", "propensity", "probabilities"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def batch_key(campaign_id: str, day: object) -> str:
-    """Salt of one day's draws: days are independent, as a customer left over must be drawn anew."""
-    if SEPARATOR in campaign_id:
-        raise ValueError("a campaign's id must not contain the separator 0x1f")
-    return f"{campaign_id}:bandit:{day}"
+    table = policy.pivot(index="segment", columns="arm", values="propensity")[list(arms)]
+    known = pd.Series(list(segments), dtype="object")
+    known = known.where(known.isin(table.index), POOLED)
+    return np.asarray(table.reindex(known).to_numpy(dtype="float64"))
 
 
 def _of_arms(log: pd.DataFrame, arms: Sequence[str]) -> list[Evidence]:

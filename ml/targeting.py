@@ -16,7 +16,7 @@ the profit, so the plan comes with a proof of how far from the best it can be.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ml.campaigns.assignment import uniforms
+from ml.frames import is_among
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -109,6 +110,37 @@ class Plan:
             ),
         ]
         return "\n".join(lines)
+
+
+def scored_pairs(
+    scores: pd.DataFrame,
+    allowed: Mapping[str, Collection[str]],
+    costs: Mapping[tuple[str, str], float],
+) -> pd.DataFrame:
+    """The pairs that `plan_contacts` chooses among, from the scores of promoted learners.
+
+    scores: `uplift_scores` of one day: customer_key, campaign_id, arm, expected_profit_amount
+    (costs are off already). allowed: customers who may be contacted, per campaign. costs: what the
+    budget pays for one customer of (campaign, arm). An offer is `<campaign>:<arm>`.
+
+    Raises:
+        ValueError: an expected profit is missing, as in scores of a learner of no money.
+    """
+    parts = []
+    for (name, offer), own in scores.groupby(["campaign_id", "arm"], sort=True):
+        campaign, arm = str(name), str(offer)
+        own = own[is_among(own["customer_key"], allowed[campaign])]
+        parts.append(
+            pd.DataFrame(
+                {
+                    "customer_key": own["customer_key"],
+                    "offer": f"{campaign}:{arm}",
+                    "profit_amount": own["expected_profit_amount"].astype("float64"),
+                    "cost_amount": costs[campaign, arm],
+                }
+            )
+        )
+    return _checked(pd.concat(parts, ignore_index=True))
 
 
 def is_exploring(customer_keys: Sequence[str], share: float) -> npt.NDArray[np.bool_]:

@@ -177,6 +177,16 @@ def _campaign(args: argparse.Namespace) -> None:
         print(path)
 
 
+def _contacts(args: argparse.Namespace) -> None:
+    from ml.targeting import Constraints
+    from orchestration.defs.uplift.contacts import plan
+
+    text, path = plan(_home(), Constraints(args.budget, args.capacity, args.explore))
+    print(text)
+    if path is not None:
+        print(path)
+
+
 def _prepare(_: argparse.Namespace) -> None:
     from orchestration.resources.dbt import prepare_manifest
 
@@ -283,6 +293,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--approver", help="without one this is a dry run")
     sub.add_argument("--token", default="", help="what the dry run printed")
     sub.add_argument("--to", metavar="URL", help="post it to a tool, too; again: go on with that")
+
+    sub = command("contacts", _contacts, "plan whom to contact with what, by what campaigns taught")
+    sub.add_argument("--budget", type=float, help="money for contacts and offers")
+    sub.add_argument("--capacity", type=int, help="contacts at most")
+    sub.add_argument("--explore", type=float, default=0.1, help="share that is drawn at random")
 
     command("prepare", _prepare, "write dbt's manifest, which the definitions are made from")
     command("dbt-docs", _dbt_docs, "write the documentation of the mart, one HTML page")

@@ -249,6 +249,7 @@ CAMPAIGN_ASSIGNMENTS = Table(
         account_type string?: stratum, as it was on the day of assignment
         value_tier string? high|middle|low|unknown: stratum, as it was on the day of assignment
         launch_power string? ok|underpowered|unknown: what was known of its power when it started
+        segment string?: whose probabilities were in force, where the weights follow a policy
     """),
     "assigned_date",
     may_be_empty=True,
@@ -465,6 +466,7 @@ UPLIFT_SCORES = Table(
         learner string: which kind of learner
         model_version string: its registered version
         learned_until_date date: the last day whose orders the model has seen
+        expected_profit_amount decimal?: profit expected with the offer less that without, costs off
     """),
     "snapshot_date",
     may_be_empty=True,
@@ -486,8 +488,11 @@ OFFER_POLICY = Table(
         posterior_sd double? 0..: its standard deviation
         best_probability double? 0..1: probability that no arm is better
         floor double 0..0.5: least probability of any arm
-        propensity double 0..1: probability of the arm for customers not assigned yet
+        propensity double 0..1: probability of the arm for customers not assigned yet, in force
         reason string: on what the probability rests
+        candidate_propensity double? 0..1: of the policy that was learnt; null for advice only
+        is_promoted boolean?: that policy took the place of the one in force
+        verdict string?: why, or why not; null for a campaign whose weights are its own
     """),
     "snapshot_date",
     may_be_empty=True,

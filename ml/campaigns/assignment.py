@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ml.bandit import POOLED, probabilities
 from ml.campaigns.definition import Campaign, refuse_changed
 from ml.campaigns.strata import COLUMNS as STRATA
 from ml.campaigns.strata import UNKNOWN
@@ -47,6 +48,7 @@ LEDGER_COLUMNS = [
     "window_end_date",
     *STRATA,
     "launch_power",
+    "segment",
 ]
 
 
@@ -103,9 +105,34 @@ def in_global_holdout(
     return uniforms(holdout_key(day), customer_keys) < share
 
 
-def randomise(campaign: Campaign, customer_keys: Iterable[str], day: date) -> pd.DataFrame:
+def allocation(
+    campaign: Campaign, policy: pd.DataFrame, customer_keys: pd.Series, segments: pd.Series
+) -> pd.DataFrame:
+    """What a policy (ml/policy.py) gives each customer: `segment`, and a column per arm.
+
+    Indexed by customer_key. Who has no segment takes the probabilities of all.
+    """
+    known = segments.astype("object").where(segments.notna(), POOLED)
+    known = known.where(known.isin(set(policy["segment"])), POOLED)
+    arms = list(campaign.weights)
+    frame = pd.DataFrame(
+        probabilities(policy, known, arms),
+        columns=arms,
+        index=pd.Index(customer_keys, name="customer_key"),
+    )
+    frame.insert(0, "segment", known.to_numpy(dtype=object))
+    return frame
+
+
+def randomise(
+    campaign: Campaign,
+    customer_keys: Iterable[str],
+    day: date,
+    allocated: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """The four draws of each customer, and the arm or the stage that left the customer out.
 
+    allocated: see `allocation`; without it everybody's probabilities are the campaign's weights.
     Returns customer_key (sorted, unique), u_holdout, u_layer, u_coverage, u_arm, arm (null where
     left out) and exclusion_reason (global_holdout, outside_layer_share, outside_coverage or null).
     Raising the coverage never moves a customer who was in: the arm has a draw of its own.
@@ -123,8 +150,13 @@ def randomise(campaign: Campaign, customer_keys: Iterable[str], day: date) -> pd
         }
     )
     names = list(campaign.weights)
-    edges = np.cumsum(list(campaign.weights.values()))[:-1]
-    chosen = np.array(names, dtype=object)[np.searchsorted(edges, frame["u_arm"], side="right")]
+    if allocated is None:
+        edges = np.cumsum(list(campaign.weights.values()))[:-1]
+        place = np.searchsorted(edges, frame["u_arm"], side="right")
+    else:
+        own = allocated.loc[frame["customer_key"], names].to_numpy(dtype="float64")
+        place = (frame["u_arm"].to_numpy()[:, None] >= np.cumsum(own, axis=1)[:, :-1]).sum(axis=1)
+    chosen = np.array(names, dtype=object)[place]
     reason = np.select(
         [
             frame["u_holdout"] < campaign.global_holdout,
@@ -175,12 +207,33 @@ def assign(
 
 
 def ledger_rows(
-    campaign: Campaign, drawn: pd.DataFrame, day: date, strata: pd.DataFrame | None = None
+    campaign: Campaign,
+    drawn: pd.DataFrame,
+    day: date,
+    strata: pd.DataFrame | None = None,
+    allocated: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The ledger rows of those among `drawn` (see `randomise`) who got an arm."""
     rows = drawn[drawn["arm"].notna()].reset_index(drop=True)
     if rows.empty:
         return empty_ledger()
+    if allocated is None:
+        rows["segment"] = None
+        rows["weights_json"] = json.dumps(campaign.weights, sort_keys=True)
+        rows["propensity"] = rows["arm"].map(campaign.weights).astype("float64")
+    else:
+        own = allocated.loc[rows["customer_key"]].reset_index(drop=True)
+        arms = list(campaign.weights)
+        table = {
+            segment: dict(zip(arms, map(float, values), strict=True))
+            for segment, *values in own.drop_duplicates("segment").itertuples(index=False)
+        }
+        text = {segment: json.dumps(p, sort_keys=True) for segment, p in table.items()}
+        rows["segment"] = own["segment"]
+        rows["weights_json"] = own["segment"].map(text)
+        rows["propensity"] = [
+            table[segment][arm] for segment, arm in zip(rows["segment"], rows["arm"], strict=True)
+        ]
     if strata is None:
         rows[list(STRATA)] = UNKNOWN
     else:
@@ -189,8 +242,6 @@ def ledger_rows(
     return rows.assign(
         assigned_date=day,
         campaign_id=campaign.id,
-        weights_json=json.dumps(campaign.weights, sort_keys=True),
-        propensity=rows["arm"].map(campaign.weights).astype("float64"),
         config_sha256=campaign.config_sha256,
         snapshot_date=day,
         campaign_version=campaign.version,

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ml.campaigns.assignment import (
+    allocation,
     coverage_key,
     empty_ledger,
     is_closed,
@@ -22,7 +23,7 @@ from ml.campaigns.assignment import (
     uniforms,
 )
 from ml.campaigns.audience import meets
-from ml.campaigns.definition import Campaign, refuse_changed
+from ml.campaigns.definition import BANDIT_SEGMENT, Campaign, refuse_changed
 from ml.campaigns.eligibility import first_exclusion
 from ml.campaigns.strata import SOURCES as STRATA_SOURCES
 from ml.campaigns.strata import strata
@@ -48,14 +49,16 @@ def build_cohort(
     *,
     suppressed: Collection[str] = (),
     closed: bool = False,
+    policy: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """New ledger rows, and the cohort: one row per customer of the audience with arm or reason.
 
     `status` (customer_status) and `tables` (more of what is published of customers, by name) are
     partitions of `day`; the fields that the audience asks for and the strata are looked up in this
-    order. `ledger` holds all rows so far; `suppressed` the customers whom nobody may contact. Both
-    results are empty on a day on which the campaign assigns nobody. Reasons, in order:
-    already_assigned (on an earlier day), the rules of eligibility, beyond_limit, beyond_budget,
+    order. `ledger` holds all rows so far; `suppressed` the customers whom nobody may contact;
+    `policy` is that of a bandit, in force on `day` (ml/policy.py). Both results are empty on a day
+    on which the campaign assigns nobody. Reasons, in order: already_assigned (on an earlier day),
+    the rules of eligibility, beyond_limit, beyond_budget,
     global_holdout, outside_layer_share, outside_coverage, day_closed (the day had been assigned
     before this customer qualified), underpowered (the campaign was refused, see `refuse`). Limits
     are counted before the holdout is taken out, so the held-out are comparable.
@@ -82,14 +85,19 @@ def build_cohort(
     _limit(campaign, targeted, reason, enrolled=len(before))
 
     is_eligible = pd.isna(reason)
-    drawn = randomise(campaign, keys[is_eligible], day)  # in the same order: keys are sorted
+    allocated = None
+    if campaign.bandit is not None:
+        if policy is None:
+            raise ValueError(f"campaign {campaign.id} follows a policy, and there is none")
+        allocated = allocation(campaign, policy, keys, targeted[BANDIT_SEGMENT])
+    drawn = randomise(campaign, keys[is_eligible], day, allocated)  # in the same order: sorted
     reason[is_eligible] = drawn["exclusion_reason"].to_numpy(dtype=object)
     if closed or is_closed(campaign, day, ledger):
         enrolled = today
         new = empty_ledger()
     else:
         frozen = strata(targeted).set_axis(keys, axis="index")
-        enrolled = new = ledger_rows(campaign, drawn, day, frozen)
+        enrolled = new = ledger_rows(campaign, drawn, day, frozen, allocated)
 
     # The ledger is the truth: its customers are listed even if the data no longer target them.
     gone = enrolled.loc[~is_among(enrolled["customer_key"], keys), "customer_key"]

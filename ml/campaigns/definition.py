@@ -48,6 +48,8 @@ Rule = Literal[
     "in_other_campaign",
     "wash_out",
 ]
+# The context of a bandit: a column of customer_segments.
+BANDIT_SEGMENT = "rfm_segment"
 ALWAYS_ON: frozenset[Rule] = frozenset({"no_consent", "suppressed", "in_other_campaign"})
 
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
@@ -184,6 +186,18 @@ class Outcome(Document):
         return self
 
 
+class Bandit(Document):
+    """The arms' weights follow results, by RFM segment: see ml/policy.py.
+
+    floor: least probability of each arm, the control included; min_count: customers with a closed
+    window that every arm needs before its weight moves. What a change may never do is move who is
+    assigned.
+    """
+
+    floor: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    min_count: Annotated[int, Field(ge=2)] = 100
+
+
 class Campaign(Document):
     """One campaign file."""
 
@@ -202,6 +216,8 @@ class Campaign(Document):
     channels: Annotated[tuple[Channel, ...], Field(min_length=1)]
     arms: Annotated[tuple[Arm, ...], Field(min_length=2)]
     control_arm: str
+    # The weights above hold until results say otherwise.
+    bandit: Bandit | None = None
     audience: tuple[Condition, ...] = ()
     limit: Limit | None = None
     eligibility: Eligibility = Eligibility()
@@ -244,7 +260,25 @@ class Campaign(Document):
                 "outcome: looks: everybody is assigned on one day, so all windows close on one "
                 "day, and there is nothing to look at before it; plan 1 look, or an end_date"
             )
+        if self.bandit is not None:
+            self._learns(self.bandit)
         return self
+
+    def _learns(self, bandit: Bandit) -> None:
+        if bandit.floor * len(self.arms) > 1:
+            raise ValueError(
+                f"bandit: a floor of {bandit.floor} under {len(self.arms)} arms exceeds 1"
+            )
+        if low := [arm.name for arm in self.arms if arm.weight < bandit.floor]:
+            raise ValueError(f"bandit: the weight of {', '.join(low)} is below the floor")
+        if self.outcome.looks > 1:
+            raise ValueError("bandit: weights that follow results have no planned looks; plan 1")
+        days = (self.last_assignment_date - self.start_date).days
+        if days <= self.outcome.window_days:
+            raise ValueError(
+                f"bandit: customers are assigned over {days} days after the first, and the first "
+                f"window closes after {self.outcome.window_days}: nothing is learnt in time"
+            )
 
     @property
     def id(self) -> str:
@@ -264,6 +298,7 @@ class Campaign(Document):
     def fields(self) -> frozenset[str]:
         """Published columns that the audience and the limit ask for."""
         asked = {condition.field for condition in self.audience}
+        asked |= {BANDIT_SEGMENT} if self.bandit else set()
         return frozenset(asked | ({self.limit.field} if self.limit else set()))
 
     @property
@@ -292,7 +327,7 @@ class Campaign(Document):
 
     def begun_on(self, day: date) -> Campaign:
         """The same campaign as one wave on another day: what it would be, had it started then."""
-        return self.model_copy(update={"start_date": day, "end_date": None})
+        return self.model_copy(update={"start_date": day, "end_date": None, "bandit": None})
 
     def contact_cost(self, arm: str) -> Decimal:
         """Cost of contacting one customer of the arm; the control costs nothing."""
@@ -308,11 +343,16 @@ class Campaign(Document):
 
     @property
     def affordable_customers(self) -> int | None:
-        """How many customers the budget pays for, over all arms; None without a limit."""
+        """How many customers the budget pays for, over all arms; None without a limit.
+
+        A bandit may give nearly all of them the dearest arm.
+        """
         share = sum(
             (Decimal(str(arm.weight)) * self.planned_cost(arm.name) for arm in self.arms),
             Decimal(0),
         )
+        if self.bandit is not None:
+            share = max(self.planned_cost(arm.name) for arm in self.arms)
         if self.budget_amount is None or share == 0:
             return None
         return int(self.budget_amount / share)

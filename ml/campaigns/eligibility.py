@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ml.campaigns.assignment import in_global_holdout
 from ml.campaigns.definition import Campaign, Rule
 from ml.frames import is_among
 
@@ -61,6 +62,20 @@ def first_exclusion(
     reason = np.select(masks, applied, default="") if len(status) else np.array([], dtype=str)
     named = pd.Series(reason, index=keys, dtype="object", name="exclusion_reason")
     return named.where(named != "", None)
+
+
+def may_be_contacted(
+    campaign: Campaign,
+    status: pd.DataFrame,
+    day: date,
+    ledger: pd.DataFrame,
+    suppressed: Collection[str] = (),
+) -> frozenset[str]:
+    """Customers whom no rule of the campaign excludes on `day`, and who are not held out."""
+    reason = first_exclusion(campaign, status, day, ledger, suppressed)
+    keys = reason.index[reason.isna()]
+    held_out = in_global_holdout(keys, day, campaign.global_holdout)
+    return frozenset(keys[~held_out])
 
 
 def has_consent(channel: str, status: pd.DataFrame) -> pd.Series:

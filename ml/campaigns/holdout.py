@@ -87,6 +87,7 @@ def holdout_ledger(campaign: Campaign, customers: pd.DataFrame) -> pd.DataFrame:
             "is_control": held,
             "window_end_date": campaign.window_end_date,
             "launch_power": None,
+            "segment": None,
         }
     ).join(strata(customers))
     return frame[LEDGER_COLUMNS]

@@ -83,6 +83,7 @@ def plan_of(
         stratum=STRATUM,
         baseline={arm.name: plain for arm in contacted if arm.is_discount},
         launch_power=launch_power,
+        is_adaptive=campaign.bandit is not None,
     )
 
 

@@ -188,7 +188,7 @@ class AnalysisPlan:
     assignment. contacted: arms whose messages go out alike, compared at "sent" and "delivered".
     baseline: the arm without the discount, per arm with one (else the control). prior: on the
     relative lift. launch_power: what was known before the start (launch.py); what was underpowered
-    then stays so.
+    then stays so. is_adaptive: weights followed results, so customers count 1 / propensity.
     """
 
     campaign_id: str
@@ -209,6 +209,7 @@ class AnalysisPlan:
     baseline: Mapping[str, str] = field(default_factory=dict)
     prior: NormalPrior = STATED_PRIOR
     launch_power: str | None = None
+    is_adaptive: bool = False
     alpha: float = 0.05
     power: float = 0.8
 
@@ -396,6 +397,7 @@ class _Data:
     is_measured: npt.NDArray[np.bool_]
     frame: pd.DataFrame
     at: Codes
+    weight: Array | None = None
 
     @classmethod
     def of(cls, plan: AnalysisPlan, ledger: pd.DataFrame, outcomes: pd.DataFrame) -> _Data:
@@ -429,7 +431,11 @@ class _Data:
             stratum = stratum * len(phases) + phase
         aligned = len(units) == len(rows) and bool(units.equals(rows))
         at = np.arange(len(units)) if aligned else rows.get_indexer(units)
-        return cls(arms, arm, stratum, strata, assigned, phases, at >= 0, outcomes, at)
+        weight = None
+        if plan.is_adaptive:  # by weight, and not by stratum: a cell of one segment and day is tiny
+            weight = 1 / ledger["propensity"].to_numpy(dtype=np.float64)
+            stratum, strata = np.zeros(len(ledger), dtype=np.int64), [""]
+        return cls(arms, arm, stratum, strata, assigned, phases, at >= 0, outcomes, at, weight)
 
     def column(self, name: str, mask: npt.NDArray[np.bool_]) -> Array:
         """Values of the customers in `mask` (all of them measured)."""
@@ -440,6 +446,23 @@ class _Data:
         if bad := int((~np.isfinite(taken)).sum()):
             raise ValueError(f"{name}: {bad} of {len(taken)} values are missing or infinite")
         return taken
+
+    def weighted(self, columns: list[Array], mask: npt.NDArray[np.bool_]) -> list[Array]:
+        """The columns, so that an arm's mean is that with weights of 1 / propensity (Hajek).
+
+        m + w / mean(w) * (y - m): its mean is m and its variance the delta method's, so everything
+        that rests on means and covariances holds unchanged.
+        """
+        if self.weight is None:
+            return columns
+        w, arm, count = self.weight[mask], self.arm[mask], len(self.arms)
+        total = np.maximum(np.bincount(arm, weights=w, minlength=count), 1.0)
+        scale = w * (np.bincount(arm, minlength=count) / total)[arm]
+        found = []
+        for y in columns:
+            m = (np.bincount(arm, weights=w * y, minlength=count) / total)[arm]
+            found.append(m + scale * (y - m))
+        return found
 
     def counts(self, mask: npt.NDArray[np.bool_]) -> dict[str, int]:
         """Customers per arm."""
@@ -622,6 +645,8 @@ def _cells(data: _Data, metric: MetricPlan, mask: npt.NDArray[np.bool_]) -> _Cel
     ]
     if cap is not None:
         columns.append(y)
+    if data.weight is not None:
+        columns, metric = data.weighted(columns, mask), replace(metric, is_proportion=False)
     arm, stratum = data.arm[mask], data.stratum[mask]
     strata = data.strata if not metric.per else [""]
     if metric.per:  # a ratio is not post-stratified
@@ -660,6 +685,8 @@ def _estimate(plan: AnalysisPlan, cells: _Cells, arm: str, confidence: float) ->
     method = names[several, theta != 0]
     if cells.metric.per:
         method = "ratio_cuped" if theta != 0 else "ratio_delta"
+    if plan.is_adaptive:
+        method = f"ipw_{method}"
     shares = cells.shares() if several else np.ones(1)
 
     def by(raw: bool) -> Effect:
@@ -864,7 +891,7 @@ def _profit(
     columns = [data.column(metric.column, mask), data.column(plan.cost, mask)]
     if metric.covariate:
         columns.append(data.column(metric.covariate, mask))
-    moments = Moments.of(columns, data.arm[mask], len(data.arms))
+    moments = Moments.of(data.weighted(columns, mask), data.arm[mask], len(data.arms))
     cells = [data.arms.index(name) for name in (plan.control_arm, arm)]
     means = [moments.mean(cell) for cell in cells]
     found: dict[str, Any] = {}
@@ -929,7 +956,7 @@ def _given_away(
     names = ["retained", "discount_amount", "net_margin_amount", "assumed_margin_amount"]
     if not set(names) <= set(data.frame.columns):
         return {}
-    columns = [data.column(name, mask) for name in names]
+    columns = data.weighted([data.column(name, mask) for name in names], mask)
     moments = Moments.of(columns, data.arm[mask], len(data.arms))
     here = moments.mean(data.arms.index(arm))
     baseline = moments.mean(data.arms.index(plan.baseline.get(arm, plan.control_arm)))

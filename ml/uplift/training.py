@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ml.boosting import BoostingClassifier, BoostingRegressor
 from ml.estimators import SignedLog
-from ml.uplift.comparison import Comparison, compare_rankings
+from ml.uplift.comparison import Comparison, Decision, compare_rankings, compare_rules
 from ml.uplift.curves import Array, checked
 from ml.uplift.learners import (
     DRLearner,
@@ -43,14 +43,28 @@ RESPONSE_MODEL = "response_model"
 
 @dataclass(frozen=True)
 class Learned:
-    """A comparison with its decision, and its best candidate fitted on all units.
+    """Two comparisons, and the best candidate of the first fitted on all units: twice.
 
-    Whether `model` may be used says `comparison.decision`.
+    comparison: rankings by the Qini of the metric. money: whom to contact, by incremental profit:
+    whom the best candidate, fitted on profit, expects to bring more than nothing, against nobody,
+    everybody, and as many by the response model and by each baseline. model: of the metric;
+    profit_model: of the profit. Whether either may be used says `decision`.
     """
 
     comparison: Comparison
+    money: Comparison
     model: UpliftLearner
+    profit_model: UpliftLearner
     scores: Mapping[str, Array]
+
+    @property
+    def decision(self) -> Decision:
+        """Promote what ranks customers better and earns more than what is there without it."""
+        ranking, money = self.comparison.decision, self.money.decision
+        reason = f"ranking: {ranking.reason}; money: {money.reason}"
+        if ranking.promote and money.promote:
+            return Decision(True, ranking.name, reason)
+        return Decision(False, money.name if ranking.promote else ranking.name, reason)
 
 
 def scaled() -> Pipeline:
@@ -105,6 +119,7 @@ def learn(
     units: pd.Series,
     baselines: Mapping[str, Array],
     *,
+    profit: npt.ArrayLike,
     prepare: Any | None = None,
     n_folds: int = 5,
     n_resamples: int = 2000,
@@ -114,7 +129,7 @@ def learn(
 
     X: (n, d), known before assignment. baselines: scores by name that no model of this comparison
     made, such as `churn_risk`; the response model (boosting on the treated, scored by folds) is
-    added to them.
+    added to them. profit: (n,), what each unit brought as it was treated, all costs taken off.
 
     Raises:
         ValueError: see `ml.uplift.curves.checked`.
@@ -138,14 +153,49 @@ def learn(
         n_resamples=n_resamples,
         seed=seed,
     )
-    model = clone(tried[compared.best_candidate]).fit(
-        X,
-        y,
-        treatment=t,
-        propensity=propensity,
-        folds=hash_folds(units, 2, f"{salt}:inner"),
+    best = compared.best_candidate
+    gained, _ = checked(profit, treatment)
+    of_profit = learners(scaled() if prepare is None else prepare, is_binary=False)[best]
+    expected = cross_fitted_scores(
+        of_profit, X, gained, t, propensity, units, n_folds=n_folds, salt=salt
     )
-    return Learned(compared, model, {**scores, RESPONSE_MODEL: response})
+    chosen = expected > 0
+    size = int(chosen.sum())
+    known = {RESPONSE_MODEL: response, **baselines}
+    money = compare_rules(
+        gained,
+        t,
+        propensity,
+        units,
+        {best: chosen},
+        {f"as many by {name}": _first(score, size) for name, score in known.items()},
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+
+    def fitted(learner: UpliftLearner, outcome: Array) -> UpliftLearner:
+        return clone(learner).fit(
+            X,
+            outcome,
+            treatment=t,
+            propensity=propensity,
+            folds=hash_folds(units, 2, f"{salt}:inner"),
+        )
+
+    return Learned(
+        compared,
+        money,
+        fitted(tried[best], y),
+        fitted(of_profit, gained),
+        {**scores, RESPONSE_MODEL: response},
+    )
+
+
+def _first(score: Array, size: int) -> npt.NDArray[np.bool_]:
+    """The `size` units with the largest scores; ties by position, which knows nothing of arms."""
+    found = np.zeros(len(score), dtype=bool)
+    found[np.argsort(-score, kind="stable")[:size]] = True
+    return found
 
 
 def cross_fitted_responses(

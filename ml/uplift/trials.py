@@ -29,6 +29,7 @@ class Trial:
 
     X: pd.DataFrame
     outcome: Array
+    profit: Array
     treatment: Array
     propensity: Array
     units: pd.Series
@@ -41,9 +42,9 @@ def make_trial(
 ) -> Trial:
     """Join what became of customers with what was known of them at assignment.
 
-    units: customer_key, assigned_date, arm, weights_json (the ledger's), outcome. features and
-    scores (churn_probability) are published partitions of the days of assignment, which a model saw
-    nothing beyond. The propensity is that of the arm given one of the two. A customer without a
+    units: customer_key, assigned_date, arm, weights_json (the ledger's), outcome, profit. features
+    and scores (churn_probability) are published partitions of the days of assignment, which a model
+    saw nothing beyond. The propensity is that of the arm given one of the two. A customer without a
     score gets the mean risk of the others.
 
     Raises:
@@ -68,6 +69,7 @@ def make_trial(
     return Trial(
         feature_matrix(joined, FEATURES),
         joined["outcome"].to_numpy(dtype="float64"),
+        joined["profit"].to_numpy(dtype="float64"),
         np.asarray(joined["arm"] == arm, dtype="float64"),
         np.array(propensity, dtype="float64"),
         joined["customer_key"],
@@ -88,18 +90,28 @@ def learn_from(trial: Trial, *, seed: int = 0) -> Learned | str:
         trial.propensity,
         trial.units,
         {"churn_risk": trial.churn_risk},
+        profit=trial.profit,
         prepare=prepare,
         seed=seed,
     )
 
 
-def ranked_scores(model: UpliftLearner, features: pd.DataFrame) -> pd.DataFrame:
+def ranked_scores(
+    model: UpliftLearner, profit_model: UpliftLearner, features: pd.DataFrame
+) -> pd.DataFrame:
     """Expected effect on each customer: customer_key, expected_effect, uplift_rank (1 is largest).
 
-    Rounded to 6 digits before they are ranked; ties by customer_key.
+    Rounded to 6 digits before they are ranked; ties by customer_key. Beside them
+    expected_profit_amount: incremental profit, costs of the arm taken off, to 4 digits.
     """
-    effect = np.round(model.predict(feature_matrix(features, FEATURES)), 6) + 0.0  # no minus zero
-    frame = pd.DataFrame({"customer_key": features["customer_key"], "expected_effect": effect})
+    X = feature_matrix(features, FEATURES)
+    frame = pd.DataFrame(
+        {
+            "customer_key": features["customer_key"],
+            "expected_effect": np.round(model.predict(X), 6) + 0.0,  # no minus zero
+            "expected_profit_amount": np.round(profit_model.predict(X), 4) + 0.0,
+        }
+    )
     frame = frame.sort_values(
         ["expected_effect", "customer_key"], ascending=[False, True], ignore_index=True
     )

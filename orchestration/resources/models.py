@@ -47,6 +47,7 @@ class Uplift:
     is_promoted: bool
     reason: str
     table: str
+    of_profit: ModelRef | None = None  # the same learner of incremental profit
 
 
 def uplift_model(campaign_id: str, arm: str) -> str:
@@ -200,7 +201,12 @@ class Models:
         except registry.NoSuchModelError:
             return None
         decided = json.loads(registry.load_document(ref, _UPLIFT_FILE))
-        return Uplift(ref, decided["promote"], decided["reason"], decided["table"])
+        if "profit_version" not in decided:  # learnt before money was asked for: learn again
+            return None
+        of_profit = registry.resolve(
+            self.uri, f"{uplift_model(campaign_id, arm)}_profit", str(decided["profit_version"])
+        )
+        return Uplift(ref, decided["promote"], decided["reason"], decided["table"], of_profit)
 
     def register_uplift(
         self, campaign_id: str, arm: str, learned: Learned, day: date, tags: Mapping[str, str]
@@ -208,19 +214,31 @@ class Models:
         """Keep the best learner of one arm of a campaign, with the decision whether to use it."""
         from ml import registry
 
-        compared, decision = learned.comparison, learned.comparison.decision
+        compared, decision = learned.comparison, learned.decision
+        best, name = compared.best_candidate, uplift_model(campaign_id, arm)
+        marks = {**tags, "recipe": best, "last_matured_date": day.isoformat()}
+        of_profit = registry.register_estimator(
+            self.uri,
+            f"{name}_profit",
+            learned.profit_model,
+            run_name=f"uplift {campaign_id} {arm} profit",
+            tags=marks,
+            metrics={"profit_per_customer": learned.money.entry(best).value},
+            documents={},
+            reason=learned.money.decision.reason,
+        )
         document = {
             "promote": decision.promote,
             "reason": decision.reason,
-            "table": compared.table(),
+            "table": f"{compared.table()}\n\n{learned.money.table()}",
+            "profit_version": of_profit.version,
         }
-        best = compared.best_candidate
         registry.register_estimator(
             self.uri,
-            uplift_model(campaign_id, arm),
+            name,
             learned.model,
             run_name=f"uplift {campaign_id} {arm}",
-            tags={**tags, "recipe": best, "last_matured_date": day.isoformat()},
+            tags=marks,
             metrics={"qini": compared.entry(best).value, "unit_count": float(compared.unit_count)},
             documents={_UPLIFT_FILE: json.dumps(document, sort_keys=True)},
             reason=decision.reason,

@@ -16,9 +16,8 @@ from ml.bandit import (
     Evidence,
     NormalPosterior,
     Settings,
-    batch_key,
     best_probabilities,
-    draw,
+    probabilities,
     update_policy,
     with_floor,
 )
@@ -181,25 +180,14 @@ def test_the_order_of_rows_does_not_matter() -> None:
     pd.testing.assert_frame_equal(policy, again)
 
 
-def test_draws_follow_the_policy_and_leave_the_assigned_alone() -> None:
-    log = log_of({("a", "control"): (300, 30), ("a", "coupon"): (300, 40)})
-    policy = update_policy(log, EVEN, ["a"], Settings())
-    customers = pd.DataFrame({"customer_key": [f"{i:032x}" for i in range(20_000)], "segment": "a"})
-    drawn = draw(policy, customers, batch_key("spring", "2025-01-02"))
-    p = policy.set_index(["segment", "arm"]).loc[("a", "coupon"), "propensity"]
-    assert (drawn["arm"] == "coupon").mean() == pytest.approx(p, abs=4 * 0.5 / np.sqrt(20_000))
-    by_arm = drawn.groupby("arm")["propensity"].unique()
-    assert by_arm["coupon"].tolist() == [p]
-    assert all(sum(row) == pytest.approx(1) for row in drawn["probabilities"][:50])
-    # the next day: new weights, and who is in the ledger is not drawn again
-    changed = policy.assign(propensity=policy["propensity"].to_numpy()[::-1])
-    first = set(drawn["customer_key"][:12_000])
-    rest = draw(changed, customers, batch_key("spring", "2025-01-03"), assigned=first)
-    assert not first & set(rest["customer_key"])
-    assert len(rest) == 8_000
-    unknown = draw(policy, customers[:10].assign(segment="unheard of"), "x")
-    assert unknown["propensity"].notna().all()
-    pd.testing.assert_frame_equal(drawn, draw(policy, customers[::-1], "spring:bandit:2025-01-02"))
+def test_an_unknown_segment_takes_what_all_get() -> None:
+    log = log_of({("a", "control"): (300, 30), ("a", "coupon"): (300, 60)})
+    policy = update_policy(log, EVEN, ["a", "b"], Settings())
+    found = probabilities(policy, ["a", "unheard of", "all", "b"], ["coupon", "control"])
+    by = policy.set_index(["segment", "arm"])["propensity"]
+    assert found[0].tolist() == [by["a", "coupon"], by["a", "control"]]
+    assert found[1].tolist() == found[2].tolist() == [by["all", "coupon"], by["all", "control"]]
+    assert found.sum(axis=1) == pytest.approx(1, abs=1e-12)
 
 
 # ------------------------------------------------------------------ adaptive logging

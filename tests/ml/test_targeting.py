@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from ml.targeting import NOTHING, Constraints, is_exploring, plan_contacts
+from ml.targeting import NOTHING, Constraints, is_exploring, plan_contacts, scored_pairs
 
 KEYS = [f"{i:032x}" for i in range(20_000)]
 
@@ -225,3 +225,32 @@ def test_bad_constraints_are_named() -> None:
     pairs = pairs_of(np.ones((2000, 1)), np.ones((2000, 1)))
     with pytest.raises(ValueError, match=r"random slice alone .* of the budget"):
         plan_contacts(pairs, Constraints(1.0, None, 0.5), "day")
+
+
+def test_the_plan_follows_what_was_learnt_and_who_may_be_contacted() -> None:
+    scores = pd.DataFrame(
+        {
+            "customer_key": KEYS[:4] * 2,
+            "campaign_id": ["spring"] * 4 + ["autumn"] * 4,
+            "arm": ["coupon"] * 4 + ["call"] * 4,
+            "expected_profit_amount": [3.0, 2.0, -1.0, 5.0, 4.0, 1.0, -2.0, 9.0],
+        }
+    )
+    allowed = {"spring": set(KEYS[:3]), "autumn": set(KEYS[1:3])}
+    costs = {("spring", "coupon"): 2.0, ("autumn", "call"): 6.0}
+    pairs = scored_pairs(scores, allowed, costs)
+    assert set(pairs["customer_key"]) == set(KEYS[:3]), "who may not be contacted is in no pair"
+    assert set(zip(pairs["offer"], pairs["cost_amount"], strict=True)) == {
+        ("spring:coupon", 2.0),
+        ("autumn:call", 6.0),
+    }
+    plan = plan_contacts(pairs, Constraints(exploration_share=0.0), "may")
+    chosen = plan.contacts.set_index("customer_key")["offer"].to_dict()
+    assert chosen == {
+        KEYS[0]: "spring:coupon",
+        KEYS[1]: "spring:coupon",
+        KEYS[2]: NOTHING,  # everything loses
+    }
+    lacking = scores.assign(expected_profit_amount=None)
+    with pytest.raises(ValueError, match="profit_amount: 5 of 5 values are missing"):
+        scored_pairs(lacking, allowed, costs)

@@ -18,6 +18,7 @@ from orchestration.defs.campaigns.files import (
     suppressed_keys,
 )
 from orchestration.defs.campaigns.launch import launch_of
+from orchestration.defs.campaigns.policy import policy_after
 from orchestration.defs.campaigns.reading import FACTS, customers_on, days_of, outcomes_of
 from orchestration.defs.daily import MARKETING, SCIENCE, Made, Run, daily_asset, lake_key
 from orchestration.tables import (
@@ -311,8 +312,18 @@ def _enrol(run: Run, day: date, read_ledger: Callable[[], pd.DataFrame]) -> _Enr
     new, cohorts, launches = [empty_ledger()], [empty_cohort()], {}
     for campaign in active:
         refuse_changed(campaign, ledger, registered(run.platform.home, campaign.id))
+        policy = None
+        if campaign.bandit is not None:
+            policy = policy_after(run, campaign, day - timedelta(days=1))
         assigned, cohort = build_cohort(
-            campaign, status, others, ledger, day, suppressed=suppressed, closed=closed
+            campaign,
+            status,
+            others,
+            ledger,
+            day,
+            suppressed=suppressed,
+            closed=closed,
+            policy=policy,
         )
         own = ledger["campaign_id"].eq(campaign.id) & (ledger["assigned_date"] <= day)
         drawn = len(assigned) or int(cohort["exclusion_reason"].eq("day_closed").sum())

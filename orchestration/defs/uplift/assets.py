@@ -1,24 +1,24 @@
 """`lake/uplift_scores` and `lake/offer_policy`: what our own randomised campaigns teach.
 
 What belongs here: reading ledger, outcomes and what was known at assignment, the call of `ml`, the
-reason where there is nothing to publish. What does not: assignment (a campaign that follows the
-policy reads it), learners, posteriors.
+reason where there is nothing to publish. What does not: assignment, the policy itself
+(defs/campaigns/policy.py), learners.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from orchestration.defs.campaigns.files import read_campaigns
-from orchestration.defs.campaigns.reading import outcomes_of
+from orchestration.defs.campaigns.policy import assigned, closed_units, policy_after
 from orchestration.defs.daily import SCIENCE, Made, Run, daily_asset, lake_key
 from orchestration.tables import (
-    CAMPAIGN_ASSIGNMENTS,
     CHURN_SCORES,
     CUSTOMER_SEGMENTS,
     OFFER_POLICY,
@@ -45,8 +45,8 @@ def uplift_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDef
         owner=SCIENCE,
         description=(
             "How much each offer of a finished campaign is expected to change each customer of the "
-            "population. Empty, with the reason, while no learner beats the response model, churn "
-            "risk, nobody and everybody."
+            "population, and would earn. Empty, with the reason, while no learner beats the "
+            "response model, churn risk, nobody and everybody, by ranking and by profit."
         ),
         kinds={"scikitlearn", "deltalake"},
     )
@@ -57,7 +57,7 @@ def uplift_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDef
 
         lake, features_table = run.platform.lake, mart_tables()["customer_features"]
         found = lake.require(features_table, day)
-        ended = [campaign for campaign in _campaigns(run) if campaign.window_end_date <= day]
+        ended = [campaign for campaign in _campaigns(run) if campaign.settled_date <= day]
         frames: list[pd.DataFrame] = []
         inputs = {f"customer_features/{day}": found.content_hash}
         metadata: dict[str, Any] = {}
@@ -75,7 +75,10 @@ def uplift_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDef
                     features = lake.read_frame(features_table, [day], money_as_float=True)
                 ref = lesson.uplift.ref
                 model = run.once(f"model {ref.name}", partial(run.platform.models.load, ref))
-                scores = ranked_scores(model, features).assign(
+                assert lesson.uplift.of_profit is not None
+                earned = lesson.uplift.of_profit
+                money = run.once(f"model {earned.name}", partial(run.platform.models.load, earned))
+                scores = ranked_scores(model, money, features).assign(
                     snapshot_date=day,
                     campaign_id=campaign.id,
                     arm=arm,
@@ -90,7 +93,7 @@ def uplift_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDef
                 frames.append(scores)
                 inputs[f"{ref.name}:{ref.version}"] = ref.sha256
         if not ended:
-            metadata["reason"] = f"no campaign of this shop has ended by {day}"
+            metadata["reason"] = f"no campaign of this shop has ended and settled by {day}"
         rows = (
             pd.concat(frames, ignore_index=True)
             if frames
@@ -107,8 +110,8 @@ def uplift_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDef
         owner=SCIENCE,
         description=(
             "For each running campaign, with which probability a customer who is not assigned yet "
-            "should get which arm: Thompson sampling by segment with a floor, from the customers "
-            "whose outcome window has closed."
+            "gets which arm: Thompson sampling by segment with a floor, from the customers whose "
+            "outcome window has closed, promoted by off-policy evaluation; else it is advice."
         ),
         kinds={"deltalake"},
     )
@@ -124,8 +127,17 @@ def uplift_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDef
         frames: list[pd.DataFrame] = []
         metadata: dict[str, Any] = {}
         for campaign in running:
-            policy = _policy(run, campaign, day)
-            frames.append(policy.assign(snapshot_date=day, campaign_id=campaign.id))
+            policy = policy_after(run, campaign, day)
+            frames.append(
+                policy.assign(
+                    snapshot_date=day,
+                    campaign_id=campaign.id,
+                    metric=campaign.outcome.primary_metric,
+                )
+            )
+            verdict = policy["verdict"].iloc[0]
+            if isinstance(verdict, str):
+                metadata[f"{campaign.id} verdict"] = verdict
             metadata |= {
                 f"{campaign.id} {row['arm']} propensity": float(row["propensity"])
                 for row in policy[policy["segment"] == "all"].to_dict("records")
@@ -171,17 +183,19 @@ def _lesson(run: Run, campaign: Campaign, arm: str) -> _Lesson:
     standing = run.platform.models.uplift(campaign.id, arm)
     if standing is not None:
         return _Lesson(standing)
-    own = _assigned(run, campaign)
+    own = assigned(run, campaign)
     counts = {name: int(own["arm"].eq(name).sum()) for name in campaign.weights}
     few = min(counts[arm], counts[campaign.control_arm])
     if few < MIN_UNITS_PER_ARM:  # told by the ledger alone: no order is read for it
         return _Lesson(
             None, f"{few} customers in the arm or the control, {MIN_UNITS_PER_ARM} are needed"
         )
-    if srm_p_value(list(counts.values()), list(campaign.weights.values())) < SRM_ALARM:
+    drawn = {text: json.loads(text) for text in set(own["weights_json"])}
+    expected = [sum(drawn[text][name] for text in own["weights_json"]) for name in counts]
+    if srm_p_value(list(counts.values()), expected) < SRM_ALARM:
         return _Lesson(None, "the arms do not have the sizes that the weights say: nothing is read")
-    lake, last = run.platform.lake, campaign.window_end_date
-    units = _closed_units(run, campaign, own, last)
+    lake, last = run.platform.lake, campaign.settled_date
+    units = closed_units(run, campaign, own, last)
     days = sorted(set(units["assigned_date"]))
     trial = make_trial(
         units,
@@ -197,56 +211,6 @@ def _lesson(run: Run, campaign: Campaign, arm: str) -> _Lesson:
     uplift = run.platform.models.register_uplift(campaign.id, arm, learned, last, tags)
     counts = {"customers": len(trial.units), "without_features": trial.left_out}
     return _Lesson(uplift, counts=counts)
-
-
-def _policy(run: Run, campaign: Campaign, day: date) -> pd.DataFrame:
-    """Return the policy of a campaign after `day`, in the columns of the table."""
-    from ml.bandit import Settings, update_policy
-    from ml.rfm import RFM_SEGMENTS
-
-    metric = campaign.outcome.primary_metric
-    log = _reward_log(run, campaign, day)
-    policy = update_policy(
-        log,
-        campaign.weights,
-        RFM_SEGMENTS,
-        Settings(reward="binary" if metric == "retained" else "normal"),
-    )
-    return policy.assign(metric=metric)
-
-
-def _reward_log(run: Run, campaign: Campaign, day: date) -> pd.DataFrame:
-    """Return segment, arm, propensity, reward of the customers whose window has closed by `day`."""
-    import pandas as pd
-
-    own = _assigned(run, campaign)
-    closed = own["assigned_date"] <= day - timedelta(days=campaign.outcome.window_days)
-    if not closed.any():  # before the first window has closed nothing is read
-        return pd.DataFrame(columns=["segment", "arm", "propensity", "reward"])
-    units = _closed_units(run, campaign, own[closed], day)
-    days = sorted(set(units["assigned_date"]))
-    segments = run.platform.lake.read_frame(
-        CUSTOMER_SEGMENTS, days, ["snapshot_date", "customer_key", "rfm_segment"]
-    ).rename(columns={"snapshot_date": "assigned_date", "rfm_segment": "segment"})
-    log = units.merge(segments, on=["assigned_date", "customer_key"], how="left")
-    return log.rename(columns={"outcome": "reward"})[["segment", "arm", "propensity", "reward"]]
-
-
-def _closed_units(run: Run, campaign: Campaign, own: pd.DataFrame, as_of: date) -> pd.DataFrame:
-    """Return the ledger rows `own`, whose windows have closed, with the primary metric: outcome.
-
-    A margin is taken net of contacts and of what has come back by `as_of`.
-    """
-    values = outcomes_of(run, campaign, own, as_of).set_index("customer_key")
-    metric = campaign.outcome.primary_metric
-    column = "profit_amount" if metric == "margin_amount" else metric
-    return own.assign(outcome=own["customer_key"].map(values[column]).astype("float64"))
-
-
-def _assigned(run: Run, campaign: Campaign) -> pd.DataFrame:
-    """Return the campaign's rows of the ledger."""
-    ledger = run.platform.lake.read_frame(CAMPAIGN_ASSIGNMENTS)
-    return ledger[ledger["campaign_id"] == campaign.id].reset_index(drop=True)
 
 
 def _campaigns(run: Run) -> tuple[Campaign, ...]:

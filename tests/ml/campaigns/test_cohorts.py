@@ -14,7 +14,7 @@ from small_shop import DAY, Shop, campaign, conditions, keys, make_shop
 from ml.campaigns.assignment import empty_ledger
 from ml.campaigns.cohorts import COHORT_COLUMNS, build_cohort
 from ml.campaigns.definition import ALWAYS_ON, Campaign, CampaignError
-from ml.campaigns.eligibility import RULES, first_exclusion
+from ml.campaigns.eligibility import RULES, first_exclusion, may_be_contacted
 
 # What makes each rule fire, on a customer whom no rule excludes.
 FIRES: dict[str, dict[str, Any]] = {
@@ -357,3 +357,17 @@ def test_an_empty_shop_has_an_empty_cohort(shop: Shop) -> None:
     assert new.empty
     assert cohort.empty
     assert keys(0) == []
+
+
+def test_who_may_be_contacted_is_who_could_be_drawn() -> None:
+    """The same rules and the same holdout as before a draw; the audience is no rule."""
+    status = make_shop(400).status
+    status.loc[:49, "has_email_consent"] = False
+    status.loc[50:99, "days_since_last_order"] = 3
+    of = campaign(audience=[])
+    listed = status["customer_key"].iloc[100:110]
+    found = may_be_contacted(of, status, DAY, empty_ledger(), listed)
+    new, _ = build_cohort(of, status, {}, empty_ledger(), DAY, suppressed=listed)
+    assert found == set(new["customer_key"])
+    assert found.isdisjoint(status["customer_key"].iloc[:110])
+    assert 0 < len(found) < 290, "the holdout is out, too"

@@ -112,15 +112,43 @@ def test_learning_fits_the_best_and_says_whether_to_use_it() -> None:
     y = (random.random(4000) < 0.1 + 0.4 * (loyal > 0) + 0.3 * t * (x > 0)).astype(float)
     X = pd.DataFrame({"x": x, "loyal": loyal})
     units = pd.Series([f"c{i}" for i in range(4000)])
-    learned = learn(X, y, t, 0.5, units, {"churn_risk": -x}, n_resamples=200)
+    # an order earns 5, a contact costs 0.8: it pays for those only whom it persuades
+    profit = 5 * y - 0.8 * t
+    learned = learn(X, y, t, 0.5, units, {"churn_risk": -x}, profit=profit, n_resamples=200)
     assert learned.comparison.decision.promote
+    assert learned.money.decision.promote
+    assert learned.decision.promote
+    assert learned.decision.name == learned.comparison.best_candidate
+    assert "in Qini" in learned.decision.reason
+    assert "in profit per customer" in learned.decision.reason
+    money = learned.profit_model.predict(X)
+    assert money[x > 0].mean() > 0 > money[x <= 0].mean()
+    told = {entry.name for entry in learned.money.entries if entry.is_baseline}
+    assert told == {
+        NOBODY,
+        EVERYBODY,
+        f"as many by {RESPONSE_MODEL}",
+        "as many by churn_risk",
+    }
     assert np.corrcoef(learned.model.predict(X), x > 0)[0, 1] > 0.7
     names = {entry.name for entry in learned.comparison.entries if entry.is_baseline}
     assert names == {RESPONSE_MODEL, "churn_risk", NOBODY, EVERYBODY}
 
+    # the same ranking where a contact costs nothing: everybody is best, and no model is needed
+    free = learn(X, y, t, 0.5, units, {"churn_risk": -x}, profit=5 * y, n_resamples=200)
+    assert free.comparison.decision.promote
+    assert not free.decision.promote
+    assert "money: nothing beats" in free.decision.reason
+    # and where it costs more than anybody brings: nobody is
+    dear = learn(X, y, t, 0.5, units, {"churn_risk": -x}, profit=5 * y - 4 * t, n_resamples=200)
+    assert not dear.decision.promote
+    assert dear.money.best_baseline == NOBODY
+
     _, y, t, units = world(2000, 7, effect=0.0)
-    nothing = learn(X[:2000], y, t, 0.5, units, {}, n_resamples=200)
+    nothing = learn(X[:2000], y, t, 0.5, units, {}, profit=y - 0.1 * t, n_resamples=200)
     assert not nothing.comparison.decision.promote
+    assert not nothing.decision.promote
+    assert nothing.decision.reason.startswith("ranking: nothing beats")
 
 
 def test_small_comparisons_are_told_why_they_teach_nothing() -> None:
@@ -142,6 +170,7 @@ def test_the_mens_mail_is_not_promoted(shared: Path) -> None:
         hillstrom.PROPENSITY,
         trial.units,
         {"churn_risk": trial.churn_risk},
+        profit=hillstrom.profit(trial),
         n_resamples=200,
     )
     assert not learned.comparison.decision.promote
@@ -160,10 +189,14 @@ def test_hillstrom_end_to_end(shared: Path, arm: str) -> None:
         hillstrom.PROPENSITY,
         trial.units,
         {"churn_risk": trial.churn_risk},
+        profit=hillstrom.profit(trial),
     )
     found = learned.comparison
     assert found.best_baseline == RESPONSE_MODEL
     assert found.decision.promote == (arm == hillstrom.WOMEN), found.decision.reason
+    # visits can be ranked, money cannot: 0.10 a mail is less than it brings on average
+    assert not learned.decision.promote
+    assert learned.money.best_baseline == EVERYBODY
     assert found.entry("churn_risk").value < 0.03
 
 

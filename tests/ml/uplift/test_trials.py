@@ -22,7 +22,8 @@ def features(keys: list[str], day: date, **columns: object) -> pd.DataFrame:
 
 def units(rows: list[tuple[str, date, str, str, float]]) -> pd.DataFrame:
     names = ["customer_key", "assigned_date", "arm", "weights_json", "outcome"]
-    return pd.DataFrame(rows, columns=names)
+    frame = pd.DataFrame(rows, columns=names)
+    return frame.assign(profit=20 * frame["outcome"] - 2.0 * (frame["arm"] != "control"))
 
 
 THREE = '{"control": 0.2, "coupon": 0.6, "call": 0.2}'
@@ -55,6 +56,7 @@ def test_one_arm_against_the_control_as_they_were_known() -> None:
     assert trial.X["order_count_90d"].tolist() == [1, 2, 4]
     assert trial.treatment.tolist() == [1, 0, 0]
     assert trial.outcome.tolist() == [1, 0, 0]
+    assert trial.profit.tolist() == [18, 0, 0]
     # of the two arms, under the weights in force on the day
     assert trial.propensity == pytest.approx([0.75, 0.75, 0.375])
     assert trial.churn_risk == pytest.approx([0.2, 0.4, 0.6])
@@ -88,12 +90,16 @@ def test_a_trial_is_learnt_from_and_a_day_ranked() -> None:
     )
     learned = learn_from(make_trial(own, known, scores, "coupon", "control"))
     assert not isinstance(learned, str)
-    ranked = ranked_scores(learned.model, known)
-    again = ranked_scores(learned.model, known.sample(frac=1, random_state=2))
+    ranked = ranked_scores(learned.model, learned.profit_model, known)
+    shuffled = known.sample(frac=1, random_state=2)
+    again = ranked_scores(learned.model, learned.profit_model, shuffled)
     pd.testing.assert_frame_equal(ranked, again)
     assert ranked["uplift_rank"].tolist() == list(range(1, 3001))
     order = ranked.sort_values(["expected_effect", "customer_key"], ascending=[False, True])
     assert order["uplift_rank"].is_monotonic_increasing
+    # an order brings 20 and a contact costs 2: what pays is what persuades
+    pays = ranked["expected_profit_amount"] > 0
+    assert ranked.loc[pays, "expected_effect"].mean() > ranked.loc[~pays, "expected_effect"].mean()
     best = set(ranked["customer_key"][:500])
     assert views[[k in best for k in keys]].mean() > 1.5 * views.mean()
 
@@ -103,6 +109,6 @@ def test_ties_are_ranked_by_customer() -> None:
         def predict(self, X: pd.DataFrame) -> np.ndarray:
             return np.full(len(X), -1e-9)
 
-    ranked = ranked_scores(Constant(), features(["b", "a"], D1))  # type: ignore[arg-type]
+    ranked = ranked_scores(Constant(), Constant(), features(["b", "a"], D1))  # type: ignore[arg-type]
     assert ranked["customer_key"].tolist() == ["a", "b"]
     assert not np.signbit(ranked["expected_effect"]).any()

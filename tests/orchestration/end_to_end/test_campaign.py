@@ -47,12 +47,14 @@ from orchestration.tables import (
     CAMPAIGN_ASSIGNMENTS,
     CAMPAIGN_COHORTS,
     CAMPAIGN_RESULTS,
+    OFFER_POLICY,
 )
 
 if TYPE_CHECKING:
     from tiny_shop import Enrolled
 
     from orchestration.resources.home import Home
+    from orchestration.resources.lake import Lake
 
 
 def test_dry_run_counts_and_names_nobody(enrolled: Enrolled) -> None:
@@ -265,6 +267,27 @@ def test_a_campaign_that_was_changed_enrols_nobody_and_says_what_would_move(copy
     assert "arms.1.weight was 0.2 and is 0.3, which would move customers" in str(caught.value)
 
 
+def _draws_follow_the_policy(lake: Lake) -> None:
+    """Each row of the bandit's ledger has the probabilities published for the day before."""
+    ledger = lake.read_frame(CAMPAIGN_ASSIGNMENTS)
+    own = ledger[ledger["campaign_id"] == "d"]
+    assert ledger.loc[ledger["campaign_id"] != "d", "segment"].isna().all()
+    assert len(set(own["segment"])) > 1
+    for row in own.to_dict("records"):
+        before = lake.read_frame(OFFER_POLICY, [row["assigned_date"] - timedelta(days=1)])
+        before = before[(before["campaign_id"] == "d") & (before["segment"] == row["segment"])]
+        wanted = dict(zip(before["arm"], before["propensity"], strict=True))
+        assert json.loads(row["weights_json"]) == (
+            wanted or {"control": 0.3, "reminder": 0.2, "coupon": 0.5}
+        )
+    last = lake.read_frame(OFFER_POLICY, [LAST]).set_index("campaign_id").loc["d"]
+    assert last["verdict"].notna().all()
+    assert (last["propensity"] >= 0.1 - 1e-9).all()
+    assert last["customer_count"].max() > 0
+    advice = lake.read_frame(OFFER_POLICY, [LAST]).set_index("campaign_id").loc["a"]
+    assert advice["verdict"].isna().all()
+
+
 @pytest.mark.slow
 def test_a_campaign_starts_only_with_the_power_it_promises(
     copy: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -283,6 +306,10 @@ def test_a_campaign_starts_only_with_the_power_it_promises(
             copy.campaigns / f"{name}.yaml",
             (own if accepted else own.replace("if_underpowered: mark\n", "")).encode(),
         )
+    own = text.replace(CAMPAIGN_ID, "d").replace("window_days: 3", "window_days: 1")
+    own += "layer: {name: d}\neligibility: {max_contacts_7d: 9, max_contacts_30d: 9}\n"
+    own += f"end_date: {LAST + timedelta(days=1)}\nbandit: {{floor: 0.1, min_count: 5}}\n"
+    write_atomically(copy.campaigns / "d.yaml", own.encode())
     assert main(["campaign", "b", "--plan"]) == 0  # before anything has run
     planned = capsys.readouterr().out
     assert "REFUSED" in planned
@@ -297,6 +324,7 @@ def test_a_campaign_starts_only_with_the_power_it_promises(
     assert ledger.groupby("campaign_id")["launch_power"].unique().map(list).to_dict() == {
         "a": ["ok"],
         "c": ["underpowered"],
+        "d": ["underpowered"],
     }
     cohort = lake.read_frame(CAMPAIGN_COHORTS, [day]).groupby("campaign_id")
     reasons = cohort["exclusion_reason"].value_counts()
@@ -308,7 +336,9 @@ def test_a_campaign_starts_only_with_the_power_it_promises(
     ).to_dict() == {
         "a": False,
         "c": True,
+        "d": True,
     }
+    _draws_follow_the_policy(lake)
     shown = told(copy, "campaign_assignments", day)
     assert str(shown["b launch"]).startswith("refused: reminder: ")
     assert str(shown["c launch"]).startswith("underpowered: ")

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytest
 from tiny_shop import (
     CAMPAIGN_ID,
@@ -21,8 +22,10 @@ from tiny_shop import (
 )
 
 from ml.campaigns.assignment import uniforms
+from ml.targeting import Constraints
 from ml.uplift import comparison, training
 from orchestration.defs.uplift import assets
+from orchestration.defs.uplift.contacts import plan
 from orchestration.resources.models import uplift_model
 from orchestration.tables import (
     CAMPAIGN_ASSIGNMENTS,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from orchestration.resources.home import Home
 
 WINDOW_END = ENROLLED + timedelta(days=3)
+SETTLED = WINDOW_END + timedelta(days=1)
 
 
 def test_the_policy_waits_for_closed_windows(enrolled: Enrolled) -> None:
@@ -69,7 +73,7 @@ def test_an_ended_campaign_that_is_too_small_teaches_nothing(enrolled: Enrolled)
     for day in SHOP.days(ENROLLED, LAST_RUN):
         assert lake.publication(UPLIFT_SCORES, day) is not None
         assert lake.read_frame(UPLIFT_SCORES, [day]).empty
-    assert "has ended" in str(told(enrolled.home, "uplift_scores", FIRST)["reason"])
+    assert "has ended and settled" in str(told(enrolled.home, "uplift_scores", FIRST)["reason"])
     reason = told(enrolled.home, "uplift_scores", EMPTY)[f"{CAMPAIGN_ID} coupon reason"]
     assert "500 are needed" in str(reason)
 
@@ -82,9 +86,10 @@ def test_a_promoted_learner_scores_the_population(
     monkeypatch.setattr(training, "MIN_RESPONSES_PER_ARM", 5)
     monkeypatch.setattr(
         assets,
-        "_closed_units",
+        "closed_units",
         lambda run, campaign, own, as_of: own.assign(
-            outcome=(uniforms("outcome", own["customer_key"]) < 0.5).astype(float)
+            outcome=(uniforms("outcome", own["customer_key"]) < 0.5).astype(float),
+            profit=uniforms("profit", own["customer_key"]),
         ),
     )
     assert run_assets(copy, ["uplift_scores"], EMPTY).success
@@ -96,9 +101,12 @@ def test_a_promoted_learner_scores_the_population(
     assert "| response_model |" in str(metadata[f"{CAMPAIGN_ID} coupon comparison"])
     assert lake.read_frame(UPLIFT_SCORES, [EMPTY]).empty
     models = platform(copy).models
+    assert plan(copy, Constraints())[1] is None, "nothing is promoted: there is nothing to plan"
     kept = models.uplift(CAMPAIGN_ID, "coupon")
     assert kept is not None
     assert not kept.is_promoted
+    assert kept.of_profit is not None
+    assert "| everybody |" in kept.table.split("profit per customer")[1]
 
     # another version, promoted by decree
     learned = training.Learned(
@@ -109,18 +117,36 @@ def test_a_promoted_learner_scores_the_population(
             {kept.ref.recipe: comparison.Interval(0.1, 0.05, 0.15)},
             400,
         ),
+        comparison.Comparison(
+            "profit per customer",
+            (comparison.Entry(kept.ref.recipe, False, 0.1, {}),),
+            "everybody",
+            {kept.ref.recipe: comparison.Interval(0.1, 0.05, 0.15)},
+            400,
+        ),
         models.load(kept.ref),
+        models.load(kept.of_profit),
         {},
     )
-    models.register_uplift(CAMPAIGN_ID, "coupon", learned, WINDOW_END, {})
+    models.register_uplift(CAMPAIGN_ID, "coupon", learned, SETTLED, {})
     assert run_assets(copy, ["uplift_scores"], EMPTY).success
     scores = lake.read_frame(UPLIFT_SCORES, [EMPTY])
     features = lake.read_frame(mart_tables()["customer_features"], [EMPTY])
     assert set(scores["customer_key"]) == set(features["customer_key"])
     assert sorted(scores["uplift_rank"]) == list(range(1, len(features) + 1))
     assert np.isfinite(scores["expected_effect"]).all()
-    assert set(scores["learned_until_date"]) == {WINDOW_END}
+    assert np.isfinite(scores["expected_profit_amount"].astype(float)).all()
+    assert set(scores["learned_until_date"]) == {SETTLED}
     assert set(scores["model_version"]) == {"2"}
+    # the plan of that day: its eligible customers, this offer, the limits and the random slice
+    text, path = plan(copy, Constraints(budget=3.0, exploration_share=0.2))
+    assert path is not None
+    chosen = pd.read_csv(path)
+    assert set(chosen["offer"]) <= {"none", f"{CAMPAIGN_ID}:coupon"}
+    assert chosen["cost_amount"].sum() <= 3.0 + 1e-9
+    assert 0 < chosen["is_random"].mean() < 0.4
+    assert len(chosen) < len(features), "who may not be contacted is not in it"
+    assert "| budget | 3.00 |" in text
     before = lake.publication(UPLIFT_SCORES, EMPTY)
     assert run_assets(copy, ["uplift_scores"], EMPTY).success
     assert lake.publication(UPLIFT_SCORES, EMPTY).content_hash == before.content_hash  # type: ignore[union-attr]
