@@ -320,6 +320,7 @@ CAMPAIGN_OUTCOMES = Table(
         assumed_margin_amount decimal: the part of it that rests on the assumed margin rate
         cost_amount decimal: contacts, and the discounts on these orders
         profit_amount decimal: net margin less contacts
+        first_order_date date?: day of the first of these orders
     """),
     "snapshot_date",
     may_be_empty=True,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,7 @@ COLUMNS = [
     "settled_date",
     *FLAGS,
     *MEASURES,
+    "first_order_date",
 ]
 
 
@@ -73,7 +75,8 @@ def unit_outcomes(
     margin_amount is net of discounts, net_margin_amount of returns, too; assumed_margin_amount is
     the part of the latter that rests on margin_rate. cost_amount is what the campaign spent:
     contacts, and the discounts redeemed within the window; profit_amount = net_margin_amount less
-    contacts (discounts are out of the margin already). Nothing after `as_of` counts.
+    contacts (discounts are out of the margin already). first_order_date: of the first of the orders
+    counted, or null. Nothing after `as_of` counts.
 
     Raises ValueError where a customer stands twice, an arm has no declared cost, or a margin is
     missing and no rate is given.
@@ -100,6 +103,7 @@ def unit_outcomes(
         where, orders, units, assigned, ends, settled, as_of, returns, margin_rate
     )
     frame["retained"] = (sums["order_count"] > 0).astype("float64")
+    frame["first_order_date"] = sums.pop("first_order_date")
     declared = frame["arm"].map({arm: float(cost) for arm, cost in contact_costs.items()})
     contacts = _messages(frame, units, deliveries, as_of, declared.to_numpy(dtype=np.float64))
     frame = frame.assign(**sums)
@@ -118,7 +122,7 @@ def _sums_of_orders(
     as_of: date,
     returns: pd.DataFrame | None,
     margin_rate: float | None,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     at = units.get_indexer(pd.Index(orders["customer_key"]))
     ordered = pd.to_datetime(orders["ordered_date"]).to_numpy()
     safe = np.maximum(at, 0)
@@ -168,7 +172,12 @@ def _sums_of_orders(
             unit[order_of_rows], weights=values[order_of_rows], minlength=len(units)
         ).astype(np.float64)
 
+    first = np.full(len(units), np.datetime64("NaT"), dtype="datetime64[D]")
+    np.fmin.at(first, unit, ordered[inside].astype("datetime64[D]"))
+    days = pd.Series(pd.to_datetime(first)).dt.date
+
     return {
+        "first_order_date": days.astype("object").where(days.notna(), None),
         "order_count": total(np.ones(len(valid))),
         "revenue_amount": total(revenue),
         "discount_amount": total(discount),

@@ -58,6 +58,10 @@ RELATIVE_METHOD = "log_delta"
 # Twyman: a lift beyond it is more often a fault in the data than a success.
 SUSPICIOUS_LIFT = 0.5
 LARGE_STRATUM = 0.1
+# An effect that is gone without one day is that day's: a sale, an outage, orders brought forward.
+# Of effects spread over weeks the best day has a quarter at most where they are barely significant.
+CARRIED_BY_ONE_DAY = 0.75
+MINIMUM_WINDOW = 7  # in a shorter window one day may well carry it
 # A cell below it has no variance to speak of; its stratum is merged into the largest.
 MINIMUM_CELL = 10
 LAUNCHED_UNDERPOWERED = "it was known to be underpowered when it started"
@@ -464,6 +468,21 @@ class _Data:
             found.append(m + scale * (y - m))
         return found
 
+    def first_orders(self, mask: npt.NDArray[np.bool_]) -> dict[str, Codes]:
+        """Day of the first order of each customer in `mask`, -1 for none: two ways to count days.
+
+        Days after the assignment, which are of 1 or more; days of the calendar after the first one.
+        """
+        ordered = pd.to_datetime(self.frame["first_order_date"]).to_numpy().astype("datetime64[D]")
+        ordered, assigned = ordered[self.at[mask]], self.assigned[mask]
+        none = np.isnat(ordered)
+        start = assigned.min() if len(assigned) else np.datetime64("1970-01-01")
+        found = {}
+        for name, origin in (("day {} after the assignment", assigned), ("{}", start)):
+            days = (ordered - origin).astype("int64")
+            found[name] = np.where(none, -1, days)
+        return found
+
     def counts(self, mask: npt.NDArray[np.bool_]) -> dict[str, int]:
         """Customers per arm."""
         found = np.bincount(self.arm[mask], minlength=len(self.arms))
@@ -735,6 +754,43 @@ def _flipped(
     return None
 
 
+def _carried_by_a_day(
+    plan: AnalysisPlan, data: _Data, mask: npt.NDArray[np.bool_], arm: str
+) -> str | None:
+    """The one day without which the arm's effect on buyers would be gone, in words."""
+    if plan.window_days < MINIMUM_WINDOW or "first_order_date" not in data.frame:
+        return None
+    weight = np.ones(int(mask.sum())) if data.weight is None else data.weight[mask]
+    cells = [data.arms.index(name) for name in (arm, plan.control_arm)]
+    own = [data.arm[mask] == cell for cell in cells]
+    if not all(one.any() for one in own):
+        return None
+    for name, day in data.first_orders(mask).items():
+        size, shares, counts = int(day.max(initial=0)) + 2, [], []
+        for one in own:
+            counts.append(float(weight[one].sum() ** 2 / (weight[one] @ weight[one])))
+            shares.append(np.bincount(day[one] + 1, weight[one], size)[1:] / weight[one].sum())
+        by_day = shares[0] - shares[1]
+        total = float(by_day.sum())
+        buyers = [float(share.sum()) for share in shares]
+
+        def error(p: Sequence[float]) -> float:
+            return math.sqrt(sum(q * (1 - q) / n for q, n in zip(p, counts, strict=True)))  # noqa: B023
+
+        if abs(total) < _normal_quantile(plan.alpha / 2) * error(buyers) or not total:
+            continue
+        best = int((by_day * math.copysign(1, total)).argmax())
+        share = float(by_day[best] / total)
+        sure = _normal_quantile(plan.alpha / 2 / size)
+        if share >= CARRIED_BY_ONE_DAY and abs(by_day[best]) > sure * error(
+            [float(one[best]) for one in shares]
+        ):
+            start = data.assigned[mask].min()
+            told = name.format(best if "after" in name else start + np.timedelta64(best, "D"))
+            return f"{told} alone carries {share:.0%} of the effect on buyers"
+    return None
+
+
 def _read_metric(
     plan: AnalysisPlan,
     data: _Data,
@@ -779,7 +835,8 @@ def _read_metric(
             row |= _profit(plan, data, metric, look, arm, estimate, effect)
         if metric.name == plan.decides or metric.role == "goal":
             row |= _shrunken(plan, metric, row, estimate, past)
-        _judge(plan, metric, look, row, estimate, effect, crossed.get(arm))
+        spike = _carried_by_a_day(plan, data, look.closed, arm)
+        _judge(plan, metric, look, row, estimate, effect, crossed.get(arm), spike)
         rows.append(row)
     return rows
 
@@ -1019,6 +1076,7 @@ def _judge(
     estimate: _Estimate,
     effect: Effect,
     crossed: tuple[int, float] | None,
+    spike: str | None,
 ) -> None:
     """Set status, reason, the guardrail's verdict and the decision."""
     status, reasons = "ok", []
@@ -1054,6 +1112,8 @@ def _judge(
         say("underpowered", LAUNCHED_UNDERPOWERED)
     if lift is not None and abs(lift) > SUSPICIOUS_LIFT:
         say("needs_review", f"a lift of {lift:+.0%} is more often a fault than a success")
+    if spike is not None:
+        say("needs_review", spike)
     if estimate.flipped is not None:
         say("needs_review", f"stratum {estimate.flipped} surely goes the other way")
     plain = estimate.plain

@@ -245,6 +245,70 @@ def test_a_large_stratum_that_surely_goes_the_other_way_is_looked_at_first() -> 
     assert calm["status"] == "ok"
 
 
+def bought(treated: np.ndarray, rng: np.random.Generator, days: Any) -> list[date | None]:
+    """First orders: 20 % of all over the window, 6 % more of the treated, on `days`."""
+    n = len(treated)
+    at = rng.integers(1, 29, n)
+    buys = rng.random(n) < 0.2
+    more = treated & ~buys & (rng.random(n) < 0.06)
+    at = np.where(more, rng.choice(days, n), at)
+    return [
+        DAY + timedelta(days=int(d)) if is_in else None
+        for d, is_in in zip(at, buys | more, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("days", "window", "carried"),
+    [
+        ([1], 28, "day 1 after the assignment alone carries"),
+        ([17], 28, "day 17 after the assignment alone carries"),
+        ([1, 2, 3], 28, None),  # quick, as an answer to a message is
+        (range(1, 29), 28, None),
+        ([1], 5, None),  # in five days one may well carry it
+    ],
+)
+def test_an_effect_that_one_day_carries_is_looked_at(
+    days: Any, window: int, carried: str | None
+) -> None:
+    ledger, outcomes = world(n=20_000)
+    rng = np.random.default_rng(4)
+    treated = (ledger["arm"] == "coupon").to_numpy()
+    outcomes["first_order_date"] = bought(treated, rng, list(days))
+    row = read_out(replace(PLAN, window_days=window), ledger, outcomes, END).iloc[-1]
+    assert row["status"] == ("ok" if carried is None else "needs_review"), row["reason"]
+    if carried:
+        assert carried in row["reason"]
+        assert row["decision"] is None, "what is looked at decides nothing"
+
+
+def test_a_day_of_the_calendar_that_carries_the_effect_is_named() -> None:
+    """Enrolled over twenty days, all that is gained is gained on one day of a sale."""
+    plan, ledger, outcomes = wave()
+    rng = np.random.default_rng(4)
+    treated = (ledger["arm"] == "coupon").to_numpy()
+    more, sale = treated & (rng.random(N) < 0.08), DAY + timedelta(days=22)
+    usual = rng.random(N) < 0.2
+    outcomes["first_order_date"] = [
+        sale if is_more else assigned + timedelta(days=int(d)) if buys else None
+        for is_more, buys, assigned, d in zip(
+            more, usual, ledger["assigned_date"], rng.integers(1, 29, N), strict=True
+        )
+    ]
+    rows = read_out(replace(plan, looks=()), ledger, outcomes, END + timedelta(days=20))
+    assert f"{sale} alone carries" in rows.iloc[-1]["reason"]
+
+
+def test_no_effect_is_carried_by_no_day() -> None:
+    flagged = 0
+    for seed in range(40):
+        ledger, outcomes = world(lift=0.0, n=2_000, seed=seed)
+        nobody = np.zeros(len(ledger), dtype=bool)
+        outcomes["first_order_date"] = bought(nobody, np.random.default_rng(seed), [1])
+        flagged += "alone carries" in read_out(PLAN, ledger, outcomes, END).iloc[-1]["reason"]
+    assert flagged <= 1
+
+
 def test_arms_that_differed_before_are_looked_at_first() -> None:
     ledger, outcomes = world()
     outcomes["predicted"] += 1.5 * ledger["arm"].eq("coupon")
