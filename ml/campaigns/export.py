@@ -25,6 +25,7 @@ from ml.campaigns.addresses import Field, hashed, normalise
 from ml.campaigns.assignment import in_global_holdout
 from ml.campaigns.definition import Campaign, Channel
 from ml.campaigns.eligibility import has_consent
+from ml.frames import join_customers
 
 # Which identity each channel needs. For push and post the shop's own tool knows the address; an
 # audience of an advertiser is made of hashes, and of nothing that names a person.
@@ -182,12 +183,8 @@ def _select(
     if not (pd.to_datetime(status["snapshot_date"]).dt.date == export_date).all():
         raise ValueError(f"consent must be judged on {export_date}: status is of another day")
     treated = cohort["arm"].isin(list(campaign.offers))
-    frame = (
-        cohort.loc[treated, ["customer_key", "arm"]]
-        .merge(identities, on="customer_key", how="left", validate="one_to_one")
-        .sort_values("customer_key")
-        .reset_index(drop=True)
-    )
+    frame = join_customers(cohort.loc[treated, ["customer_key", "arm"]], identities, how="left")
+    frame = frame.sort_values("customer_key", ignore_index=True)
     dropped: dict[str, int] = {}
 
     def drop(mask: pd.Series, reason: str) -> None:

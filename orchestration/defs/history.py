@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from orchestration.defs.daily import DAYS_PER_RUN, Run, go_through, lake_key
+from orchestration.defs.daily import DAYS_PER_RUN, Done, Run, go_through, lake_key
 from orchestration.resources.platform import Platform
 from orchestration.resources.warehouse import POOL
 
 if TYPE_CHECKING:
+    from expectations.schema import Table
     from orchestration.resources.home import Shop
 
 
@@ -29,8 +30,8 @@ class HistoryConfig(dg.Config):
 
     Snapshots with labels matured by `end`, `every_days` apart, and what a training of value asks
     for of customer_status; or the facts (orders, lines,
-    deliveries, returns of the churned) of every day from `facts_from` to `end`; or what is
-    published of `days`, again.
+    deliveries with the campaigns' view of them, returns of the churned) of every day from
+    `facts_from` to `end`; or what is published of `days`, again.
     """
 
     end: str = ""
@@ -74,9 +75,10 @@ def history_job(loggers: Mapping[str, dg.LoggerDefinition] | None = None) -> dg.
     def build_history(
         context: dg.OpExecutionContext, config: HistoryConfig, platform: Platform
     ) -> None:
+        from orchestration.defs.campaigns.assets import deliveries_of
         from orchestration.defs.mart.assets import build_mart, candidate_of
         from orchestration.defs.sources.assets import raise_for, require_raw, take_in
-        from orchestration.tables import mart_tables
+        from orchestration.tables import CAMPAIGN_DELIVERIES, mart_tables
 
         raise_for(take_in(platform, context.run_id, context.log.info))
         require_raw(platform)
@@ -94,14 +96,15 @@ def history_job(loggers: Mapping[str, dg.LoggerDefinition] | None = None) -> dg.
                 table = mart_tables()[name]
                 run = Run(platform, days, context.run_id, context.log.info)
                 done = go_through(run, table, partial(candidate_of, table))
-                for day, metadata in done.reported.items():
-                    context.log_event(
-                        dg.AssetMaterialization(
-                            lake_key(name), partition=day.isoformat(), metadata=metadata
-                        )
-                    )
-                if done.bad:
-                    failures.append(done.failure(table))
+                failures += _reported(context, table, done)
+        # What became of campaigns' messages is known as early as the messages are.
+        days = _wanted(platform, config).get("deliveries", [])
+        if config.days:
+            days = sorted({*days} & {*platform.lake.days(CAMPAIGN_DELIVERIES)})
+        if days:
+            run = Run(platform, days, context.run_id, context.log.info)
+            done = go_through(run, CAMPAIGN_DELIVERIES, deliveries_of)
+            failures += _reported(context, CAMPAIGN_DELIVERIES, done)
         platform.publisher.finish()
         if failures:
             raise dg.Failure(
@@ -118,6 +121,17 @@ def history_job(loggers: Mapping[str, dg.LoggerDefinition] | None = None) -> dg.
         build_history()
 
     return history
+
+
+def _reported(context: dg.OpExecutionContext, table: "Table", done: Done) -> list[dg.Failure]:
+    """Report the published days of a table; return its failure, if there is one."""
+    for day, metadata in done.reported.items():
+        context.log_event(
+            dg.AssetMaterialization(
+                lake_key(table.name), partition=day.isoformat(), metadata=metadata
+            )
+        )
+    return [done.failure(table)] if done.bad else []
 
 
 def _wanted(platform: Platform, config: HistoryConfig) -> dict[str, list[date]]:

@@ -128,23 +128,7 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
         kinds={"deltalake"},
     )
     def campaign_deliveries(run: Run, day: date) -> Made:
-        from ml.campaigns.deliveries import assigned_deliveries
-
-        lake, table = run.platform.lake, mart_tables()["deliveries"]
-        found = lake.require(table, day)
-        ledger = _ledger_of(run, day)
-        messages = assigned_deliveries(lake.read_frame(table, [day]), ledger)
-        return Made(
-            messages.assign(snapshot_date=day),
-            generation=found.generation,
-            inputs={f"{table.name}/{day}": found.content_hash},
-            metadata={
-                "messages": len(messages),
-                "bounced": int(messages["is_bounced"].sum()),
-                "to_controls": int(messages["is_control"].eq(True).sum()),
-                "to_nobody_assigned": int(messages["arm"].isna().sum()),
-            },
-        )
+        return deliveries_of(run, day)
 
     @daily_asset(
         CAMPAIGN_OUTCOMES,
@@ -260,6 +244,27 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
         campaign_results,
         label_treatments,
     ]
+
+
+def deliveries_of(run: Run, day: date) -> Made:
+    """Return what became known on `day` of campaigns' messages; of a day of facts only, too."""
+    from ml.campaigns.deliveries import assigned_deliveries
+
+    lake, table = run.platform.lake, mart_tables()["deliveries"]
+    found = lake.require(table, day)
+    ledger = _ledger_of(run, day)
+    messages = assigned_deliveries(lake.read_frame(table, [day]), ledger)
+    return Made(
+        messages.assign(snapshot_date=day),
+        generation=found.generation,
+        inputs={f"{table.name}/{day}": found.content_hash},
+        metadata={
+            "messages": len(messages),
+            "bounced": int(messages["is_bounced"].sum()),
+            "to_controls": int(messages["is_control"].eq(True).sum()),
+            "to_nobody_assigned": int(messages["arm"].isna().sum()),
+        },
+    )
 
 
 def _ledger(run: Run) -> pd.DataFrame:

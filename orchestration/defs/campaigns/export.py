@@ -14,7 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from orchestration.defs.campaigns.files import read_campaigns, read_plays, suppressed_keys
+from orchestration.defs.campaigns.files import (
+    read_campaigns,
+    read_plays,
+    registered,
+    suppressed_keys,
+)
 from orchestration.resources.activation import (
     FileTarget,
     HttpTarget,
@@ -24,7 +29,12 @@ from orchestration.resources.activation import (
 )
 from orchestration.resources.home import HomeError, file_lock, write_atomically
 from orchestration.resources.platform import Platform
-from orchestration.tables import AT_RISK_LIST, CAMPAIGN_COHORTS, mart_tables
+from orchestration.tables import (
+    AT_RISK_LIST,
+    CAMPAIGN_ASSIGNMENTS,
+    CAMPAIGN_COHORTS,
+    mart_tables,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -198,10 +208,18 @@ def _go_on(
     from ml.campaigns.eligibility import has_consent
     from ml.campaigns.export import ExportRefusedError
 
-    approved_by = json.loads((folder / RECEIPT).read_text(encoding="utf-8"))["approver"]
+    receipt = json.loads((folder / RECEIPT).read_text(encoding="utf-8"))
+    approved_by = receipt["approver"]
     if approver.strip().casefold() != approved_by.casefold():
         raise ExportRefusedError(
             f"{folder.name} was approved by {approved_by}, not by {approver!r}"
+        )
+    campaigns = {c.id: c for c in read_campaigns(platform.home)}
+    current = campaigns.get(receipt["campaign_id"])
+    if current is not None and current.config_sha256 != receipt["config_sha256"]:
+        raise ExportRefusedError(
+            f"the file of campaign {current.id} has changed since {folder.name} was approved: "
+            "restore it; nothing more of the export is sent under another file"
         )
     cohort = pd.read_parquet(folder / FROZEN)
     status_table, last = _last_status(platform)
@@ -289,10 +307,20 @@ def _campaign(home: Home, campaign_id: str) -> Campaign:
 
 
 def _assigned(platform: Platform, campaign: Campaign, last: date) -> tuple[Handover, pd.DataFrame]:
-    """Return what a campaign hands over, and whom it has assigned."""
+    """Return what a campaign hands over, and whom it has assigned.
+
+    Raises:
+        CampaignError: the file is not the one under which they were: what would leave the house is
+            not what was drawn.
+    """
+    from ml.campaigns.definition import refuse_changed
     from ml.campaigns.export import Handover
 
     campaign_id = campaign.id
+    ledger = platform.lake.read_frame(
+        CAMPAIGN_ASSIGNMENTS, columns=["campaign_id", "assigned_date", "config_sha256"]
+    )
+    refuse_changed(campaign, ledger, registered(platform.home, campaign_id))
     if last > campaign.window_end_date:
         raise WindowEndedError(
             f"the outcome window of campaign {campaign_id!r} ended on {campaign.window_end_date}: "

@@ -22,12 +22,14 @@ from tiny_shop import (
     LAST,
     LAST_RUN,
     canary_email,
+    land,
     run_assets,
     shop_days,
     token_in,
     told,
 )
 
+from ml.campaigns.definition import Campaign, CampaignError
 from ml.campaigns.export import ExportRefusedError
 from orchestration.cli import main
 from orchestration.defs.campaigns.export import (
@@ -41,11 +43,12 @@ from orchestration.demo import _export
 from orchestration.resources.activation import DeliveryError, is_signed
 from orchestration.resources.home import HomeError, write_atomically
 from orchestration.resources.platform import Platform
-from orchestration.runs import RunFailedError, run_days
+from orchestration.runs import RunFailedError, run_days, run_facts
 from orchestration.tables import (
     AT_RISK_LIST,
     CAMPAIGN_ASSIGNMENTS,
     CAMPAIGN_COHORTS,
+    CAMPAIGN_DELIVERIES,
     CAMPAIGN_RESULTS,
     OFFER_POLICY,
 )
@@ -67,29 +70,49 @@ def test_dry_run_counts_and_names_nobody(enrolled: Enrolled) -> None:
     assert "anary" not in enrolled.preview
 
 
-def _prolong(home: Home, *, forget: int = 0) -> None:
-    """Let the window be open on the last day, and forget that some were handed over."""
-    path = home.campaigns / "stay.yaml"
-    path.write_text(path.read_text().replace("window_days: 3", "window_days: 10"))
+@pytest.fixture
+def prolonged(copy: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """The copy, as if the window were still open on the last day; the file stays as it was."""
+    monkeypatch.setattr(Campaign, "window_end_date", property(lambda campaign: LAST))
+    return copy
+
+
+def _forget(home: Home, customers: int = 10**6) -> None:
+    """Forget that some were handed over."""
     with sqlite3.connect(home.catalog) as connection:
         connection.execute(
             "delete from exports where customer_key in"
             " (select customer_key from exports order by customer_key limit ?)",
-            (forget,),
+            (customers,),
         )
 
 
-def test_export_needs_its_approver_and_its_dry_run(copy: Home, enrolled: Enrolled) -> None:
-    _prolong(copy, forget=10**6)
-    token = token_in(preview(copy, CAMPAIGN_ID, LAST_RUN))
-    files = sorted((copy.exports / "campaigns").rglob("*"))
+def test_a_file_that_changed_after_the_draw_exports_nothing(copy: Home) -> None:
+    path = copy.campaigns / "stay.yaml"
+    drawn = path.read_text()
+    path.write_text(drawn.replace("window_days: 3", "window_days: 10"))
+    with pytest.raises(CampaignError, match=r"outcome.window_days was 3 and is 10"):
+        preview(copy, CAMPAIGN_ID, None)
+    path.write_text(drawn.replace("=We miss you", "=We miss you, and so does your cart"))
+    with pytest.raises(CampaignError, match=r"arms.1.offer"):
+        export(copy, CAMPAIGN_ID, None, APPROVER, "0" * 16)
+    # what is free may change: it is another name, and another person who approves
+    path.write_text(drawn.replace(APPROVER, "Somebody new"))
+    with pytest.raises(WindowEndedError):
+        preview(copy, CAMPAIGN_ID, None)
+
+
+def test_export_needs_its_approver_and_its_dry_run(prolonged: Home, enrolled: Enrolled) -> None:
+    _forget(prolonged)
+    token = token_in(preview(prolonged, CAMPAIGN_ID, LAST_RUN))
+    files = sorted((prolonged.exports / "campaigns").rglob("*"))
     for approver, given in (("Somebody else", token), (APPROVER, "0" * 16), (APPROVER, "")):
         with pytest.raises(ExportRefusedError):
-            export(copy, CAMPAIGN_ID, LAST_RUN, approver, given)
+            export(prolonged, CAMPAIGN_ID, LAST_RUN, approver, given)
     # the token of another day is not that of this one
     with pytest.raises(ExportRefusedError, match="dry run"):
-        export(copy, CAMPAIGN_ID, LAST_RUN, APPROVER, token_in(enrolled.preview))
-    assert sorted((copy.exports / "campaigns").rglob("*")) == files
+        export(prolonged, CAMPAIGN_ID, LAST_RUN, APPROVER, token_in(enrolled.preview))
+    assert sorted((prolonged.exports / "campaigns").rglob("*")) == files
 
 
 def test_consent_is_judged_on_the_last_published_day_only(enrolled: Enrolled) -> None:
@@ -102,28 +125,28 @@ def test_nothing_is_exported_after_the_window(enrolled: Enrolled) -> None:
         preview(enrolled.home, CAMPAIGN_ID, None)
 
 
-def test_a_second_export_hands_over_only_who_is_new(copy: Home, enrolled: Enrolled) -> None:
+def test_a_second_export_hands_over_only_who_is_new(prolonged: Home, enrolled: Enrolled) -> None:
     first = set(pd.read_parquet(enrolled.exported[1])["customer_id"])
-    _prolong(copy, forget=5)
-    text = preview(copy, CAMPAIGN_ID, None)
+    _forget(prolonged, 5)
+    text = preview(prolonged, CAMPAIGN_ID, None)
     assert f"already_exported: {len(first) - 5:,}" in text
-    csv_path, parquet, *_ = export(copy, CAMPAIGN_ID, None, APPROVER, token_in(text))
+    csv_path, parquet, *_ = export(prolonged, CAMPAIGN_ID, None, APPROVER, token_in(text))
     again = pd.read_parquet(parquet)["customer_id"]
     assert 0 < len(again) <= 5
     assert set(again) < first
     before = csv_path.read_bytes()
-    text = preview(copy, CAMPAIGN_ID, None)
+    text = preview(prolonged, CAMPAIGN_ID, None)
     with pytest.raises(NobodyLeftError, match="nobody left"):
-        export(copy, CAMPAIGN_ID, None, APPROVER, token_in(text))
+        export(prolonged, CAMPAIGN_ID, None, APPROVER, token_in(text))
     assert csv_path.read_bytes() == before
 
 
 def test_a_demo_that_is_run_again_goes_on(
-    copy: Home, enrolled: Enrolled, capsys: pytest.CaptureFixture[str]
+    copy: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _export(copy)
     assert "ended on" in capsys.readouterr().out
-    _prolong(copy)
+    monkeypatch.setattr(Campaign, "window_end_date", property(lambda campaign: LAST))
     _export(copy)
     assert "nobody left to hand over" in capsys.readouterr().out
 
@@ -152,13 +175,13 @@ def test_the_file_holds_the_treated_and_no_formula(enrolled: Enrolled) -> None:
 
 
 def test_who_withdraws_consent_after_the_assignment_is_dropped(
-    copy: Home, enrolled: Enrolled
+    prolonged: Home, enrolled: Enrolled
 ) -> None:
     before = set(pd.read_parquet(enrolled.exported[1])["customer_id"])
-    _prolong(copy, forget=10**6)
-    text = preview(copy, CAMPAIGN_ID, LAST_RUN)
+    _forget(prolonged)
+    text = preview(prolonged, CAMPAIGN_ID, LAST_RUN)
     assert "no_consent" in text
-    path = export(copy, CAMPAIGN_ID, LAST_RUN, APPROVER, token_in(text))[1]
+    path = export(prolonged, CAMPAIGN_ID, LAST_RUN, APPROVER, token_in(text))[1]
     after = set(pd.read_parquet(path)["customer_id"])
     assert enrolled.withdrew in before
     assert enrolled.withdrew not in after
@@ -204,10 +227,10 @@ def test_the_shop_sends_to_whom_the_cohort_names(enrolled: Enrolled) -> None:
 
 
 def test_a_broken_delivery_goes_on_without_who_was_suppressed_since(
-    copy: Home, monkeypatch: pytest.MonkeyPatch
+    prolonged: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tool refuses at first; then a customer is put on the list, and the rest arrives once."""
-    _prolong(copy, forget=10**6)
+    _forget(prolonged)
     monkeypatch.setenv("HOLDFAST_ACTIVATION_SECRET", "known-to-both-sides")
     bodies: list[bytes] = []
 
@@ -227,13 +250,13 @@ def test_a_broken_delivery_goes_on_without_who_was_suppressed_since(
     server = ThreadingHTTPServer(("127.0.0.1", 0), Tool)
     Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/cohorts"
-    token = token_in(preview(copy, CAMPAIGN_ID, None))
+    token = token_in(preview(prolonged, CAMPAIGN_ID, None))
     try:
         with pytest.raises(DeliveryError, match="HTTP 403"):
-            export(copy, CAMPAIGN_ID, None, APPROVER, token, url)
+            export(prolonged, CAMPAIGN_ID, None, APPROVER, token, url)
         (receipt,) = (
             path
-            for path in (copy.exports / "campaigns" / CAMPAIGN_ID).glob("*/receipt.json")
+            for path in (prolonged.exports / "campaigns" / CAMPAIGN_ID).glob("*/receipt.json")
             if json.loads(path.read_text())["export_id"] == token
         )
         frozen = pd.read_parquet(receipt.parent / "email.parquet")
@@ -241,11 +264,17 @@ def test_a_broken_delivery_goes_on_without_who_was_suppressed_since(
         assert (files["is_complete"], posted["is_complete"]) == (True, False)
 
         gone = frozen["customer_id"].iloc[0]
-        (copy.campaigns / "suppression.csv").write_text(f"customer_id\n{gone}\n")
+        (prolonged.campaigns / "suppression.csv").write_text(f"customer_id\n{gone}\n")
         with pytest.raises(ExportRefusedError, match="approved by"):
-            export(copy, CAMPAIGN_ID, None, "Somebody else", token, url)
-        export(copy, CAMPAIGN_ID, None, APPROVER, token, url)
-        export(copy, CAMPAIGN_ID, None, APPROVER, token, url)  # nothing is left to send
+            export(prolonged, CAMPAIGN_ID, None, "Somebody else", token, url)
+        path = prolonged.campaigns / "stay.yaml"
+        drawn = path.read_text()
+        path.write_text(drawn.replace("=We miss you", "=Something else"))
+        with pytest.raises(ExportRefusedError, match="has changed since"):
+            export(prolonged, CAMPAIGN_ID, None, APPROVER, token, url)
+        path.write_text(drawn)
+        export(prolonged, CAMPAIGN_ID, None, APPROVER, token, url)
+        export(prolonged, CAMPAIGN_ID, None, APPROVER, token, url)  # nothing is left to send
     finally:
         server.shutdown()
         server.server_close()
@@ -255,7 +284,7 @@ def test_a_broken_delivery_goes_on_without_who_was_suppressed_since(
     posted = json.loads(receipt.read_text())["deliveries"][1]
     assert (posted["is_complete"], posted["withheld"]) == (True, 1)
     assert posted["parts"][0]["rows"] == len(frozen) - 1
-    assert "already_exported" in preview(copy, CAMPAIGN_ID, None)
+    assert "already_exported" in preview(prolonged, CAMPAIGN_ID, None)
 
 
 def test_a_campaign_that_was_changed_enrols_nobody_and_says_what_would_move(copy: Home) -> None:
@@ -286,6 +315,28 @@ def _draws_follow_the_policy(lake: Lake) -> None:
     assert last["customer_count"].max() > 0
     advice = lake.read_frame(OFFER_POLICY, [LAST]).set_index("campaign_id").loc["a"]
     assert advice["verdict"].isna().all()
+
+
+def test_a_day_of_facts_knows_what_became_of_messages(copy: Home) -> None:
+    """A message that bounced on a day that the daily job never ran."""
+    ledger = Platform(root=str(copy.root)).lake.read_frame(CAMPAIGN_ASSIGNMENTS)
+    key = ledger.loc[ledger["arm"] == "coupon", "customer_key"].iloc[0]
+    person = Platform(root=str(copy.root)).vault.identities([key])[key]
+    row = {
+        "campaign_id": CAMPAIGN_ID,
+        "customer_id": person.customer_id,
+        "channel": "sms",
+        "sent_at": f"{LAST}T10:00:00Z",
+        "status": "bounced",
+    }
+    land(copy, "deliveries", "by_hand", [row])
+    run_facts(copy, LAST_RUN + timedelta(days=1), LAST)
+    lake = Platform(root=str(copy.root)).lake
+    assert lake.days(CAMPAIGN_DELIVERIES)[-2:] == [LAST_RUN + timedelta(days=1), LAST]
+    assert lake.days(CAMPAIGN_COHORTS)[-1] == LAST_RUN, "only facts were published"
+    known = lake.read_frame(CAMPAIGN_DELIVERIES, [LAST]).set_index(["customer_key", "channel"])
+    found = known.loc[(key, "sms")]
+    assert (found["arm"], found["is_bounced"]) == ("coupon", True)
 
 
 @pytest.mark.slow
