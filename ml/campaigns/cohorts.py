@@ -50,6 +50,7 @@ def build_cohort(
     suppressed: Collection[str] = (),
     closed: bool = False,
     policy: pd.DataFrame | None = None,
+    registered: Campaign | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """New ledger rows, and the cohort: one row per customer of the audience with arm or reason.
 
@@ -64,10 +65,10 @@ def build_cohort(
     are counted before the holdout is taken out, so the held-out are comparable.
 
     Whoever the ledger enrolled on `day` stands in the cohort with that arm, whatever the data say
-    now. Raises CampaignError where the campaign has changed since it started, ValueError where a
-    frame is of another day, or no frame has a field.
+    now. Raises CampaignError where the campaign has changed since it started (`registered`: as it
+    was then), ValueError where a frame is of another day, or no frame has a field.
     """
-    refuse_changed(campaign, ledger)
+    refuse_changed(campaign, ledger, registered)
     for name, frame in {"customer_status": status, **tables}.items():
         if "snapshot_date" in frame and not _all_on(frame["snapshot_date"], day):
             raise ValueError(f"campaign {campaign.id}: {name} is not the partition of {day}")

@@ -429,10 +429,13 @@ def refuse_changed(
 ) -> None:
     """Raise CampaignError if customers were assigned under another configuration.
 
-    registered: the campaign as it was when they were; with it the message names each change.
+    registered: the campaign as it was when they were; with it the message names each change. Where
+    nothing has changed, another version of Holdfast made the hash, and the campaign goes on.
     """
     known = set(ledger.loc[ledger["campaign_id"] == campaign.id, "config_sha256"])
     if not known - {campaign.config_sha256}:
+        return
+    if registered is not None and registered.fixed == campaign.fixed:
         return
     told = "the file is not the one under which they were assigned"
     if registered is not None and registered.config_sha256 in known:

@@ -302,7 +302,6 @@ def _enrol(run: Run, day: date, read_ledger: Callable[[], pd.DataFrame]) -> _Enr
 
     from ml.campaigns.assignment import empty_ledger
     from ml.campaigns.cohorts import build_cohort, empty_cohort, refuse
-    from ml.campaigns.definition import refuse_changed
 
     lake, tables = run.platform.lake, audience_tables()
     active = [campaign for campaign in _campaigns(run) if campaign.assigns_on(day)]
@@ -316,7 +315,6 @@ def _enrol(run: Run, day: date, read_ledger: Callable[[], pd.DataFrame]) -> _Enr
     suppressed = suppressed_keys(run.platform.home, run.platform.vault, day)
     new, cohorts, launches = [empty_ledger()], [empty_cohort()], {}
     for campaign in active:
-        refuse_changed(campaign, ledger, registered(run.platform.home, campaign.id))
         policy = None
         if campaign.bandit is not None:
             policy = policy_after(run, campaign, day - timedelta(days=1))
@@ -329,6 +327,7 @@ def _enrol(run: Run, day: date, read_ledger: Callable[[], pd.DataFrame]) -> _Enr
             suppressed=suppressed,
             closed=closed,
             policy=policy,
+            registered=registered(run.platform.home, campaign.id),
         )
         own = ledger["campaign_id"].eq(campaign.id) & (ledger["assigned_date"] <= day)
         drawn = len(assigned) or int(cohort["exclusion_reason"].eq("day_closed").sum())

@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from small_shop import DAY, DOCUMENT, campaign, conditions, document, keys
+from small_shop import DAY, DOCUMENT, campaign, conditions, document, keys, make_shop
 
 from ml.campaigns.assignment import assign, empty_ledger
 from ml.campaigns.audience import Condition
+from ml.campaigns.cohorts import build_cohort
 from ml.campaigns.definition import (
     CampaignError,
     load_campaigns,
@@ -351,3 +352,28 @@ def test_each_change_is_explained(changes: dict[str, Any], words: str) -> None:
     assert words in str(caught.value)
     assert "version: 2" in str(caught.value)
     refuse_changed(campaign(**changes, version=2), ledger)
+
+
+def test_a_campaign_whose_hash_another_version_made_goes_on() -> None:
+    """Nothing was changed, so nobody is stopped; whatever was changed is told as ever."""
+    ledger = assign(campaign(), keys(50), DAY, empty_ledger()).assign(config_sha256="ab" * 32)
+    with pytest.raises(CampaignError, match="is not the one under which"):
+        refuse_changed(campaign(), ledger)
+    refuse_changed(campaign(), ledger, campaign())
+    with pytest.raises(CampaignError, match="has changed"):
+        refuse_changed(campaign(coverage=0.5), ledger, campaign())
+    status, tables = make_shop(100).frames
+    longer = {"end_date": DAY + timedelta(days=3)}
+    old = assign(campaign(**longer), keys(20), DAY, empty_ledger()).assign(config_sha256="ab" * 32)
+    day = DAY + timedelta(days=1)
+    frames = [frame.assign(snapshot_date=day) for frame in (status, *tables.values())]
+    new, _ = build_cohort(
+        campaign(**longer),
+        frames[0],
+        dict(zip(tables, frames[1:], strict=True)),
+        old,
+        day,
+        registered=campaign(**longer),
+    )
+    assert len(new) > 0
+    assert not set(new["customer_key"]) & set(old["customer_key"])
