@@ -104,6 +104,8 @@ def judge(campaign: Campaign, customers: int, past: Past | str) -> Launch:
     short = table[table["role"].eq("goal") & table["status"].ne("ok")]
     goals = table[table["role"].eq("goal")]
     reason = "; ".join(f"{row.arm}: {row.reason}" for row in goals.itertuples())
+    if not usable:
+        reason += "; no forecast of that time is published, so no prediction is counted on"
     return _decided(campaign, "underpowered" if len(short) else "ok", reason, table)
 
 

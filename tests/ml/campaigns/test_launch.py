@@ -86,6 +86,8 @@ def test_a_prediction_that_knew_the_window_counts_nothing() -> None:
     past = past_of(of)
     without = judge(of, 2_000, Past(past.ledger, past.outcomes, past.scores.iloc[:0]))
     assert without.table["variance_reduction"].iloc[0] == 0
+    assert "no prediction is counted on" in without.reason
+    assert "no prediction" not in judge(of, 2_000, past).reason
     assert (
         without.table["minimum_detectable_effect"].iloc[0]
         > judge(of, 2_000, past).table["minimum_detectable_effect"].iloc[0]

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from small_shop import DAY, campaign, document, keys, make_shop
 
 from ml.bandit import POOLED, Settings
 from ml.campaigns.assignment import empty_ledger, uniforms
 from ml.campaigns.cohorts import build_cohort
-from ml.campaigns.definition import CampaignError
+from ml.campaigns.definition import Campaign, CampaignError
 from ml.campaigns.plan import plan_of, read_from
 from ml.campaigns.results import read_out
 from ml.policy import next_policy, own_policy
@@ -140,32 +141,59 @@ def test_nobody_who_is_assigned_moves(followed: Log) -> None:
     assert again.set_index("customer_key")["arm"].to_dict() == own.to_dict()
 
 
-def test_the_effect_is_that_of_equal_customers_and_not_of_the_favoured(followed: Log) -> None:
-    """At risk get the call, Loyal less of it: plain means would say that the call does harm."""
+def read(log: Log, of: Campaign) -> pd.DataFrame:
+    """What the campaign earned; an order is worth 10."""
     outcomes = pd.DataFrame(
         {
-            "customer_key": followed.ledger["customer_key"],
-            "retained": followed.rewards[followed.ledger["customer_key"]].to_numpy(),
+            "customer_key": log.ledger["customer_key"],
+            "retained": log.rewards[log.ledger["customer_key"]].to_numpy(),
         }
     )
     zeros = ["order_count", "revenue_amount", "discount_amount", "margin_amount", "cost_amount"]
     outcomes = outcomes.assign(
         **dict.fromkeys(zeros, 0.0), profit_amount=10 * outcomes["retained"], net_margin_amount=0.0
     )
-    scores = make_shop(10).scores.iloc[:0]
-    ledger, outcomes, usable = read_from(followed.ledger, outcomes, scores)
-    of = campaign(**BANDIT)
+    ledger, outcomes, usable = read_from(log.ledger, outcomes, make_shop(10).scores.iloc[:0])
     results = read_out(plan_of(of, usable), ledger, outcomes, of.settled_date)
-    row = results.set_index(["arm", "metric"]).loc[("call", "retained")]
+    return results.set_index(["arm", "metric"])
+
+
+def truth(rates: dict[str, dict[str, float]], seed: int, per_day: int) -> float:
+    """The effect of the call on the customers who are in the campaign."""
+    segment = make_shop(per_day * 12, DAY, seed).segments["rfm_segment"]
+    return float(segment.map({s: own["call"] - own["control"] for s, own in rates.items()}).mean())
+
+
+def test_the_effect_is_that_of_equal_customers_and_not_of_the_favoured(followed: Log) -> None:
+    """At risk get the call, Loyal less of it: plain means would say that the call does harm."""
+    row = read(followed, campaign(**BANDIT)).loc[("call", "retained")]
     assert row["method"] == "ipw_welch"
     assert row["status"] in ("ok", "needs_review")
-    truth = np.mean([RATES[s]["call"] - RATES[s]["control"] for s in SEGMENTS])
-    assert row["effect_low"] < truth < row["effect_high"]
-    arms = outcomes.set_index("customer_key")["retained"].groupby(
-        followed.ledger.set_index("customer_key")["arm"]
-    )
+    effect = truth(RATES, 1, 700)
+    assert row["effect_low"] < effect < row["effect_high"]
+    arms = followed.rewards.groupby(followed.ledger.set_index("customer_key")["arm"])
     naive = arms.mean()["call"] - arms.mean()["control"]
-    assert abs(naive - truth) > 3 * row["standard_error"]
+    assert abs(naive - effect) > 3 * row["standard_error"]
+
+
+@pytest.mark.slow
+def test_intervals_of_a_campaign_that_follows_a_policy_cover() -> None:
+    """200 campaigns of 2,400 customers whose weights move while they run."""
+    of, covered, naive, moved = campaign(**BANDIT), 0, 0, 0
+    for seed in range(200):
+        log = run(RATES, per_day=200, seed=seed)
+        moved += len(set(log.ledger["weights_json"])) > 1
+        row = read(log, of).loc[("call", "retained")]
+        effect = truth(RATES, seed, 200)
+        covered += row["effect_low"] <= effect <= row["effect_high"]
+        arms = log.rewards.groupby(log.ledger.set_index("customer_key")["arm"])
+        plain = arms.mean()["call"] - arms.mean()["control"]
+        naive += abs(plain - effect) <= (row["effect_high"] - row["effect_low"]) / 2
+    low, _ = stats.binom.interval(0.999, 200, 0.95)
+    assert moved > 100
+    assert covered >= low
+    assert naive < low, "plain means must be seen to be wrong"
+    print(f"\npolicy moved in {moved}, covered {covered}, plain means {naive} of 200")
 
 
 def test_equal_offers_are_seldom_promoted_and_an_unsupported_log_never() -> None:
