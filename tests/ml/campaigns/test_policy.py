@@ -178,9 +178,9 @@ def test_the_effect_is_that_of_equal_customers_and_not_of_the_favoured(followed:
 
 @pytest.mark.slow
 def test_intervals_of_a_campaign_that_follows_a_policy_cover() -> None:
-    """200 campaigns of 2,400 customers whose weights move while they run."""
+    """100 campaigns of 2,400 customers whose weights move while they run."""
     of, covered, naive, moved = campaign(**BANDIT), 0, 0, 0
-    for seed in range(200):
+    for seed in range(100):
         log = run(RATES, per_day=200, seed=seed)
         moved += len(set(log.ledger["weights_json"])) > 1
         row = read(log, of).loc[("call", "retained")]
@@ -189,11 +189,11 @@ def test_intervals_of_a_campaign_that_follows_a_policy_cover() -> None:
         arms = log.rewards.groupby(log.ledger.set_index("customer_key")["arm"])
         plain = arms.mean()["call"] - arms.mean()["control"]
         naive += abs(plain - effect) <= (row["effect_high"] - row["effect_low"]) / 2
-    low, _ = stats.binom.interval(0.999, 200, 0.95)
-    assert moved > 100
+    low, _ = stats.binom.interval(0.999, 100, 0.95)
+    assert moved > 50
     assert covered >= low
     assert naive < low, "plain means must be seen to be wrong"
-    print(f"\npolicy moved in {moved}, covered {covered}, plain means {naive} of 200")
+    print(f"\npolicy moved in {moved}, covered {covered}, plain means {naive} of 100")
 
 
 def test_equal_offers_are_seldom_promoted_and_an_unsupported_log_never() -> None:
