@@ -402,6 +402,8 @@ class _Data:
     frame: pd.DataFrame
     at: Codes
     weight: Array | None = None
+    ordered: npt.NDArray[np.datetime64] | None = None
+    spikes: dict[tuple[str, date, int], str | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plan: AnalysisPlan, ledger: pd.DataFrame, outcomes: pd.DataFrame) -> _Data:
@@ -439,7 +441,13 @@ class _Data:
         if plan.is_adaptive:  # by weight, and not by stratum: a cell of one segment and day is tiny
             weight = 1 / ledger["propensity"].to_numpy(dtype=np.float64)
             stratum, strata = np.zeros(len(ledger), dtype=np.int64), [""]
-        return cls(arms, arm, stratum, strata, assigned, phases, at >= 0, outcomes, at, weight)
+        ordered = None
+        if "first_order_date" in outcomes:
+            days = pd.to_datetime(outcomes["first_order_date"])
+            ordered = days.to_numpy().astype("datetime64[D]")
+        return cls(
+            arms, arm, stratum, strata, assigned, phases, at >= 0, outcomes, at, weight, ordered
+        )
 
     def column(self, name: str, mask: npt.NDArray[np.bool_]) -> Array:
         """Values of the customers in `mask` (all of them measured)."""
@@ -473,8 +481,8 @@ class _Data:
 
         Days after the assignment, which are of 1 or more; days of the calendar after the first one.
         """
-        ordered = pd.to_datetime(self.frame["first_order_date"]).to_numpy().astype("datetime64[D]")
-        ordered, assigned = ordered[self.at[mask]], self.assigned[mask]
+        assert self.ordered is not None
+        ordered, assigned = self.ordered[self.at[mask]], self.assigned[mask]
         none = np.isnat(ordered)
         start = assigned.min() if len(assigned) else np.datetime64("1970-01-01")
         found = {}
@@ -758,7 +766,7 @@ def _carried_by_a_day(
     plan: AnalysisPlan, data: _Data, mask: npt.NDArray[np.bool_], arm: str
 ) -> str | None:
     """The one day without which the arm's effect on buyers would be gone, in words."""
-    if plan.window_days < MINIMUM_WINDOW or "first_order_date" not in data.frame:
+    if plan.window_days < MINIMUM_WINDOW or data.ordered is None:
         return None
     weight = np.ones(int(mask.sum())) if data.weight is None else data.weight[mask]
     cells = [data.arms.index(name) for name in (arm, plan.control_arm)]
@@ -835,8 +843,10 @@ def _read_metric(
             row |= _profit(plan, data, metric, look, arm, estimate, effect)
         if metric.name == plan.decides or metric.role == "goal":
             row |= _shrunken(plan, metric, row, estimate, past)
-        spike = _carried_by_a_day(plan, data, look.closed, arm)
-        _judge(plan, metric, look, row, estimate, effect, crossed.get(arm), spike)
+        key = (arm, look.day, metric.settle_days)  # all metrics are of the same orders
+        if key not in data.spikes:
+            data.spikes[key] = _carried_by_a_day(plan, data, look.closed, arm)
+        _judge(plan, metric, look, row, estimate, effect, crossed.get(arm), data.spikes[key])
         rows.append(row)
     return rows
 
