@@ -63,7 +63,11 @@ def test_what_all_campaigns_earned_is_read_at_the_end_of_the_quarter() -> None:
     orders = pd.DataFrame(
         {
             "customer_key": [*contacted, *held],
-            "ordered_date": date(2025, 5, 1),
+            # over sixty days: an effect that one day carries is looked at
+            "ordered_date": [
+                date(2025, 4, 15) + timedelta(days=i % 60)
+                for i in range(len(contacted) + len(held))
+            ],
             "revenue_amount": 20.0,
             "margin_amount": 8.0,
             "is_wholly_cancelled": False,

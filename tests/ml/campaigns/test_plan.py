@@ -36,13 +36,13 @@ def _scores(ledger: pd.DataFrame, **columns: Any) -> pd.DataFrame:
     return base.assign(**dict.fromkeys(COVARIATES.values(), np.nan) | columns)
 
 
-def _orders(
-    customers: list[str], day: date = DAY + timedelta(days=3), **changes: Any
-) -> pd.DataFrame:
+def _orders(customers: list[str], day: date | None = None, **changes: Any) -> pd.DataFrame:
+    """An order of each, on one day, or spread over twenty: what one day carries is looked at."""
+    spread = [DAY + timedelta(days=1 + i % 20) for i in range(len(customers))]
     return pd.DataFrame(
         {
             "customer_key": customers,
-            "ordered_date": day,
+            "ordered_date": day or spread,
             "revenue_amount": 20.0,
             "margin_amount": 8.0,
             "is_wholly_cancelled": False,
