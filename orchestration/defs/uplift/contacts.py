@@ -4,7 +4,7 @@ What belongs here: who may get which offer on the last published day, what it wo
 What does not: the choice (`ml/targeting.py`), the draw and the export of a campaign.
 
 `uplift_scores` cover the population; eligibility is judged here, on the day of the plan, by the
-rules of the campaign that made the offer (docs/decisions/0018).
+rules of the campaign that made the offer (docs/decisions/0019).
 """
 
 from __future__ import annotations
