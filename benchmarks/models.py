@@ -231,9 +231,11 @@ def predict(
     """Return out-of-time predictions of every candidate for each test day, and CPU seconds."""
     import pandas as pd
 
-    from ml.candidates import candidates
+    from ml.candidates import SETTINGS, candidates
     from ml.features import FEATURES
-    from ml.training import TrainingSettings, fit_candidates, known_by, on_grid
+    from ml.fitting import fit_candidates
+    from ml.search import search, tuned
+    from ml.training import TrainingSettings, known_by, on_grid
     from ml.validation import split_at
 
     settings = TrainingSettings(max_rows=args.max_rows, snapshot_spacing_days=STEP_DAYS)
@@ -246,7 +248,7 @@ def predict(
         began = time.process_time()
         known = known_by(panel[panel["snapshot_date"].isin(grid)], day, args.horizon, inputs)
         days, on = on_grid(known, STEP_DAYS)
-        split = split_at(days, day, args.horizon, calibration_days=settings.calibration_days)
+        split = split_at(days, day, args.horizon, later_days=settings.later_days)
         if split is None:
             raise SystemExit(
                 f"{day}: no snapshot has a label that matured by then; choose later test days"
@@ -257,16 +259,21 @@ def predict(
         keep = ["snapshot_date", "customer_key", "is_churned", "was_contacted", "account_type",
                 "days_since_first_order", "revenue_amount_365d"]  # fmt: skip
         block = test[keep].astype({"is_churned": "int64"})
-        fitted = fit_candidates(recipes, on, split, settings, inputs, SEED)
-        for name, found in fitted.items():
-            block[name] = found.model.predict_proba(test)[:, 1].round(6)
-            seconds[name] = seconds.get(name, 0.0) + found.seconds
+        # as a training as of this day does
+        found = search(
+            recipes, SETTINGS, on, day, args.horizon, inputs, SEED, max_rows=args.max_rows
+        )
+        fitted = fit_candidates(tuned(recipes, found), on, split, settings, inputs, SEED)
+        for name, one in fitted.items():
+            block[name] = one.model.predict_proba(test)[:, 1].round(6)
+            seconds[name] = seconds.get(name, 0.0) + one.seconds
         blocks.append(block)
         print(
             f"{day}: {len(test):,} customers, {test['is_churned'].mean():.1%} churned; fitted on "
-            f"{len(split.train) + len(split.calibration)} labelled snapshots, at most "
+            f"{len(split.matured)} labelled snapshots, at most "
             f"{max(f.row_count for f in fitted.values()):,} rows, "
-            f"{time.process_time() - began:.0f} CPU s",
+            f"{time.process_time() - began:.0f} CPU s; "
+            + "; ".join(f"{name}: {found.said(name)}" for name in SETTINGS),
             flush=True,
         )
     return pd.concat(blocks, ignore_index=True), seconds

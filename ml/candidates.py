@@ -13,6 +13,7 @@ at 21.9 s for 60,000 rows, one at 2.8 s.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from sklearn.base import ClassifierMixin
@@ -36,6 +37,26 @@ BUY_TILL_YOU_DIE = "buy_till_you_die"
 
 #: Candidates that are the average of others; they cost no fit of their own.
 AVERAGES: Mapping[str, tuple[str, ...]] = {"average": (SURVIVAL, BUY_TILL_YOU_DIE)}
+
+#: What is searched by time (ml.search), cheapest first.
+SETTINGS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+    SURVIVAL: tuple(
+        {
+            "model__estimator__max_leaf_nodes": leaves,
+            "model__estimator__max_iter": trees,
+            "model__estimator__l2_regularization": l2,
+        }
+        for leaves, trees, l2 in ((8, 100, 10.0), (16, 150, 10.0), (16, 150, 100.0))
+    ),
+    "hist_gradient_boosting": tuple(
+        {
+            "model__max_leaf_nodes": leaves,
+            "model__max_iter": trees,
+            "model__min_samples_leaf": least,
+        }
+        for leaves, trees, least in ((8, 100, 100), (8, 100, 400), (16, 100, 100))
+    ),
+}
 
 
 def candidates(

@@ -226,6 +226,8 @@ def log_training(
             (directory / "importances.png").write_bytes(plots.importance_plot(result.importances))
             result.importances.to_csv(directory / "importances.csv", index=False)
             chosen.slices.to_csv(directory / "slices.csv", index=False)
+            if result.searched is not None:
+                result.searched.tried.to_csv(directory / "search.csv", index=False)
             (directory / "summary.json").write_text(json.dumps(_summary(result), indent=2))
             client.log_artifacts(parent, folder, "evaluation")
         client.set_terminated(parent)
@@ -634,8 +636,10 @@ def _ends(name: str, found: Interval) -> dict[str, float]:
 def _params(result: TrainingResult, recipe: str) -> dict[str, Any]:
     settings = asdict(result.settings)
     profit = settings.pop("profit")
+    searched = {} if result.searched is None else {"searched": result.searched.said(recipe)}
     return {
         "recipe": recipe,
+        **searched,
         "horizon_days": result.horizon_days,
         "seed": result.seed,
         "feature_count": len(result.features),
@@ -658,8 +662,7 @@ def _summary(result: TrainingResult) -> dict[str, Any]:
         "ranking": list(result.ranking),
         "origins": [
             {
-                "train": [str(day) for day in split.train],
-                "calibration": [str(day) for day in split.calibration],
+                "matured": [str(day) for day in split.matured],
                 "test": str(split.test),
             }
             for split in result.origins

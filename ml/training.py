@@ -1,12 +1,13 @@
 """One training: fit the candidates at rolling origins, compare them out of time, choose, refit.
 
-Belongs here: the procedure and its decision. Does not belong here: recipes (ml.candidates),
-splits and intervals (ml.validation), formulas (ml.metrics), gates and the decision (ml.promotion),
-the MLflow store (ml.registry).
+Belongs here: the procedure and its decision. Does not belong here: recipes (ml.candidates), their
+settings by time (ml.search), fits (ml.fitting), splits and intervals (ml.validation), formulas
+(ml.metrics), gates and the decision (ml.promotion), the MLflow store (ml.registry).
 
 What makes the comparison honest:
 - every prediction that is compared was made for a snapshot T by a model that used only what was
-  known by T, for fitting, for calibrating and for choosing thresholds;
+  known by T, for fitting, for calibrating and for choosing thresholds; settings are searched by
+  what was known at the oldest T;
 - what is fitted is what is registered: the recipe on all that is known, calibrated on predictions
   for the matured snapshots of the last year by fits without those customers;
 - all candidates, the baselines and the champion are compared on the same rows;
@@ -17,33 +18,24 @@ from __future__ import annotations
 
 import hashlib
 import time
-import warnings
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from ml.candidates import AVERAGES, FALLBACK, candidates, fallback_prior
-from ml.estimators import (
-    CalibratedOnLaterSnapshots,
-    LogOddsAverage,
-    cross_fitted,
-    pool_weights,
-    pooled,
-)
+from ml.candidates import AVERAGES, FALLBACK, SETTINGS, candidates, fallback_prior
+from ml.estimators import CalibratedOnLaterSnapshots
 from ml.features import INPUTS, feature_matrix
+from ml.fitting import fit_candidates
 from ml.metrics import (
     PRIMARY_METRIC,
     ProfitModel,
     Thresholds,
-    choose_thresholds,
     classification_at,
     evaluate,
     log_losses,
@@ -60,8 +52,8 @@ from ml.promotion import (
     season_note,
     slice_gate,
 )
+from ml.search import Searched, search, tuned
 from ml.slices import OPTIONAL, slice_table, slices
-from ml.survival import TARGET, DiscreteTimeSurvival, purchase_periods
 from ml.validation import (
     Interval,
     Split,
@@ -72,20 +64,17 @@ from ml.validation import (
     sample_rows,
     split_at,
     thin,
-    uniform_hash,
 )
 from ml.value import expected_margin
 
 NO_SKILL = "no_skill"
 CHAMPION = "champion"
-_FIT_WORKERS = 2
 KEYS = ("snapshot_date", "customer_key", "is_churned", "was_contacted")
 # beside which a gain is judged too good: the first that takes part
 LEAK_REFERENCES = ("lightgbm", "hist_gradient_boosting")
 # what the slices of a comparison are made of
 SLICED = ("days_since_first_order", "revenue_amount_365d")
 VALUE = "expected_margin_amount"
-_FOLDS = 2
 
 
 class TrainingSkipped(Exception):  # noqa: N818  an outcome with a reason, not an error
@@ -109,8 +98,8 @@ class TrainingSettings:
     snapshot_spacing_days: int = 14
     # test snapshots are at least this far apart, and together span two disjoint horizons
     origin_spacing_days: int = 30
-    # a history shorter than this is compared with nothing
-    calibration_days: int = 28
+    # labels must span this many days at least: a shorter history is compared with nothing
+    later_days: int = 28
     # Calibration is over the last year, lest a season be taken for a fault of the model: on seven
     # test days of Online Retail II the average's Brier score was .1865 so, .1882 on 28 days.
     calibration_window_days: int = 365
@@ -193,6 +182,7 @@ class TrainingResult:
     season: str
     first_snapshot: date
     against_chosen: Mapping[str, Interval]  # log loss of each candidate minus that of the chosen
+    searched: Searched | None  # None where nothing was searched
 
     def candidate(self, name: str) -> CandidateResult:
         """Return the result of one candidate by name."""
@@ -214,17 +204,6 @@ class Fallback:
     chosen: str = FALLBACK
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """One recipe fitted and calibrated on what was known at a split."""
-
-    model: CalibratedOnLaterSnapshots
-    thresholds: Thresholds
-    row_count: int
-    seconds: float
-    p_later: np.ndarray  # calibrated, for the later rows, by fits without their customers
-
-
 def train(
     training: pd.DataFrame,
     as_of: date,
@@ -235,6 +214,7 @@ def train(
     settings: TrainingSettings | None = None,
     features: tuple[str, ...] = INPUTS,
     recipes: Mapping[str, Any] | None = None,
+    searched: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> TrainingResult | Fallback:
     """Train, compare and choose on labels matured by the end of `as_of`.
@@ -244,7 +224,9 @@ def train(
     are not looked at, nor are snapshots after it; a snapshot without labels yet tells the survival
     model who has bought since the earlier ones.
     recipes: name -> unfitted pipeline, default `candidates(...)`; an average of `AVERAGES` takes
-    part where all its parts do.
+    part where all its parts do. searched: the settings to be tried of which recipes, by default
+    `SETTINGS` of the default recipes and none of others. They are chosen once, by what was known at
+    the oldest origin, so that every test is out of time for the choice, too.
 
     The champion's predictions at an origin T are those of its own frozen model if its last label
     had matured by T; otherwise its recipe stands in, refitted on what was known at T. Either way
@@ -261,6 +243,8 @@ def train(
             the recipes lack the recency rule.
     """
     settings = settings or TrainingSettings()
+    if searched is None:
+        searched = SETTINGS if recipes is None else {}
     recipes = dict(
         recipes
         or candidates(
@@ -283,6 +267,21 @@ def train(
         on_progress(reason)
         return _fall_back(recipes[FALLBACK], data, as_of, horizon_days, features, reason)
 
+    tried: Searched | None = None
+    if searched:
+        on_progress(f"searching settings of {', '.join(searched)} as of {usable[0].test}")
+        tried = search(
+            recipes,
+            searched,
+            panel,
+            usable[0].test,
+            horizon_days,
+            features,
+            seed,
+            later_days=settings.later_days,
+            max_rows=settings.max_rows,
+        )
+        recipes = tuned(recipes, tried)
     blocks: list[pd.DataFrame] = []
     costs: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     thresholds: dict[tuple[str, date], Thresholds] = {}
@@ -350,6 +349,7 @@ def train(
         data_digest=_digest(panel, features),
         season=season_note(days[0], as_of),
         first_snapshot=days[0],
+        searched=tried,
         against_chosen={
             pair[0]: found
             for pair, found in _differences(
@@ -470,7 +470,7 @@ def _splits(
             f"no label has matured by {as_of}: the first does {horizon_days} days after the first "
             "snapshot"
         )
-    refit = split_at(days, as_of, horizon_days, calibration_days=settings.calibration_days)
+    refit = split_at(days, as_of, horizon_days, later_days=settings.later_days)
     # Test snapshots that span two disjoint horizons; where history is too short for that, closer.
     wide = -(-horizon_days // max(settings.n_origins - 1, 1))
     origins: list[Split] = []
@@ -481,7 +481,7 @@ def _splits(
             horizon_days,
             settings.n_origins,
             spacing_days=spacing,
-            calibration_days=settings.calibration_days,
+            later_days=settings.later_days,
         )
         if len(found) >= len(origins):
             origins = found
@@ -495,8 +495,8 @@ def _splits(
     if refit is None or not origins:
         raise TrainingSkipped(
             f"history is too short as of {as_of}: snapshots from {days[0]} to {days[-1]} leave no "
-            f"origin whose test snapshot comes {horizon_days} days after a calibration snapshot, "
-            f"itself after a training snapshot; at least {horizon_days + settings.calibration_days}"
+            f"origin whose test snapshot comes {horizon_days} days after a later snapshot, itself "
+            f"after an earlier one; at least {horizon_days + settings.later_days}"
             " days of snapshots with matured labels are needed"
         )
     no_refit = _unusable(data, refit, "the refit", settings)
@@ -547,8 +547,8 @@ def _unusable(
     """Return why a split cannot be used, or None."""
     # part, its snapshots, the fewest rows, the fewest of each class
     parts: list[tuple[str, tuple[date, ...], int, int]] = [
-        ("training", split.train, settings.min_rows, settings.min_class_rows),
-        ("calibration", split.calibration, settings.min_class_rows, 1),
+        ("earlier", split.earlier, settings.min_rows, settings.min_class_rows),
+        ("later", split.later, settings.min_class_rows, 1),
     ]
     if split.test in set(data["snapshot_date"]):  # the refit tests nothing
         parts.append(("test", (split.test,), settings.min_class_rows, 1))
@@ -563,98 +563,6 @@ def _unusable(
                 "of each class are needed"
             )
     return None
-
-
-def fit_candidates(
-    recipes: Mapping[str, Any],
-    panel: pd.DataFrame,
-    split: Split,
-    settings: TrainingSettings,
-    features: tuple[str, ...],
-    seed: int,
-) -> dict[str, Fitted]:
-    """Fit each recipe on all that was known on the day of the split, and calibrate it.
-
-    panel: the rows of `on_grid`. Calibration and thresholds come from the matured snapshots of the
-    last year, predicted by fits without the customers they are for: two folds of customers.
-    Averages of `AVERAGES` follow where their parts are there.
-
-    Two recipes at a time, one thread each: results do not depend on the cores of the host, since
-    sums of floats depend on how they are split and an iterative fit amplifies the last digit.
-    """
-    labelled = panel[panel["snapshot_date"].isin((*split.train, *split.calibration))]
-    since = max(split.calibration) - timedelta(days=settings.calibration_window_days)
-    later = labelled[labelled["snapshot_date"] > since]
-    later = sample_rows(later, settings.max_rows // 4, f"calibrate|{seed}")
-    X_later, y_later = later[list(features)], later["is_churned"].to_numpy("int64")
-    labelled = sample_rows(labelled, settings.max_rows, f"train|{seed}")
-    fold_later = _fold(later, seed)
-    rows_of: dict[tuple[int, ...] | None, tuple[pd.DataFrame, np.ndarray, np.ndarray]] = {
-        None: (
-            labelled[list(features)],
-            labelled["is_churned"].to_numpy("int64"),
-            _fold(labelled, seed),
-        )
-    }
-    for ends in {_period_ends(recipe) for recipe in recipes.values()} - {None}:
-        assert ends is not None
-        rows = _with_target(panel[panel["snapshot_date"] <= split.test], split.test, ends)
-        rows = sample_rows(rows, settings.max_rows, f"train|{seed}")
-        target = np.empty(len(rows), dtype=TARGET)
-        for name in TARGET.names or ():
-            target[name] = rows[name]
-        rows_of[ends] = rows[list(features)], target, _fold(rows, seed)
-
-    def fitted(model: CalibratedOnLaterSnapshots, raw: np.ndarray, rows: int, at: float) -> Fitted:
-        p_later = np.round(model.rescale(raw), 6)
-        thresholds = choose_thresholds(
-            y_later, p_later, capacity_share=settings.capacity_share, profit=settings.profit
-        )
-        return Fitted(model, thresholds, rows, time.thread_time() - at, p_later)
-
-    def fit(name: str) -> Fitted:
-        started = time.thread_time()
-        X, y, fold = rows_of[_period_ends(recipes[name])]
-        with threadpool_limits(1):  # the limit on OpenMP holds per thread
-            raw = cross_fitted(recipes[name], X, y, fold, X_later, fold_later)
-            model = CalibratedOnLaterSnapshots(recipes[name]).fit(X, y, raw, y_later)
-        return fitted(model, raw, len(X), started)
-
-    # both are process-wide, so they are set once around the threads
-    with threadpool_limits(1), warnings.catch_warnings():
-        # the number of epochs of the network is part of its recipe, not a failure to converge
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        with ThreadPoolExecutor(_FIT_WORKERS) as pool:
-            found = dict(zip(recipes, pool.map(fit, recipes), strict=True))
-    for name, parts in AVERAGES.items():
-        if set(parts) <= set(found):
-            started = time.thread_time()
-            seen = np.column_stack([found[part].p_later for part in parts])
-            weights = pool_weights(seen, y_later)
-            average = LogOddsAverage([(part, recipes[part]) for part in parts], weights)
-            average.of([found[part].model for part in parts])
-            raw = pooled(seen, weights)
-            model = CalibratedOnLaterSnapshots(average).calibrate(average, raw, y_later)
-            found[name] = fitted(model, raw, max(found[p].row_count for p in parts), started)
-    return found
-
-
-def _period_ends(recipe: Any) -> tuple[int, ...] | None:
-    """Return the periods of a recipe that learns when customers bought; None: from labels."""
-    model = recipe[-1] if hasattr(recipe, "steps") else recipe
-    return tuple(model.period_ends) if isinstance(model, DiscreteTimeSurvival) else None
-
-
-def _with_target(panel: pd.DataFrame, known_by: date, ends: tuple[int, ...]) -> pd.DataFrame:
-    """Return the rows of which a period had closed by `known_by`, with the columns of `TARGET`."""
-    target = purchase_periods(panel, known_by, ends)
-    rows = panel.assign(**{name: target[name] for name in TARGET.names or ()})
-    return rows[target["known_periods"] > 0]
-
-
-def _fold(rows: pd.DataFrame, seed: int) -> np.ndarray:
-    """Return the fold of each row, by its customer: all snapshots of one are in one."""
-    return (uniform_hash(rows["customer_key"], f"fold|{seed}") * _FOLDS).astype("int64")
 
 
 def _predict(model: Classifier, frame: pd.DataFrame, features: tuple[str, ...]) -> np.ndarray:

@@ -23,16 +23,22 @@ from ml.metrics import weighted_ranking
 
 @dataclass(frozen=True)
 class Split:
-    """Earlier and later snapshots that are known, and the one that is predicted.
+    """Earlier and later snapshots whose labels had matured, and the one that is predicted.
 
-    All of them teach. There must be both, so that a model has seen time pass.
+    Churn is learnt from all of them (`matured`), and there must be both, so that a model has seen
+    time pass; purchases of a window are learnt from the earlier ones and calibrated on the later.
 
     For the refit, `test` is the day as of which it is done: nothing is tested there.
     """
 
-    train: tuple[date, ...]
-    calibration: tuple[date, ...]
+    earlier: tuple[date, ...]
+    later: tuple[date, ...]
     test: date
+
+    @property
+    def matured(self) -> tuple[date, ...]:
+        """All snapshots whose labels had matured by the test, ascending."""
+        return self.earlier + self.later
 
 
 @dataclass(frozen=True)
@@ -70,21 +76,21 @@ def split_at(
     known_by: date,
     horizon_days: int,
     *,
-    calibration_days: int = 28,
+    later_days: int = 28,
 ) -> Split | None:
-    """Split the snapshots whose labels matured by `known_by` into earlier (fit) and later.
+    """Split the snapshots whose labels matured by `known_by` into earlier and later ones.
 
-    Calibration takes the snapshots within `calibration_days` of the latest matured one. Returns
-    None where that leaves nothing to fit on.
+    The later are those within `later_days` of the latest matured one. Returns None where that
+    leaves no earlier one.
     """
     gap = timedelta(days=horizon_days)
     matured = sorted({day for day in snapshot_dates if day + gap <= known_by})
     if not matured:
         return None
-    first_later = matured[-1] - timedelta(days=calibration_days - 1)
-    train = tuple(day for day in matured if day < first_later)
-    calibration = tuple(day for day in matured if day >= first_later)
-    return Split(train, calibration, known_by) if train else None
+    first_later = matured[-1] - timedelta(days=later_days - 1)
+    earlier = tuple(day for day in matured if day < first_later)
+    later = tuple(day for day in matured if day >= first_later)
+    return Split(earlier, later, known_by) if earlier else None
 
 
 def rolling_origins(
@@ -94,19 +100,19 @@ def rolling_origins(
     n_origins: int = 3,
     *,
     spacing_days: int = 28,
-    calibration_days: int = 28,
+    later_days: int = 28,
 ) -> list[Split]:
     """Return up to `n_origins` splits, oldest first, each tested on one snapshot out of time.
 
     Test snapshots are the latest whose labels matured by `matured_by`, at least `spacing_days`
-    apart. For each, labels of every training and calibration snapshot had matured by the day of
-    the test snapshot. Fewer come back, possibly none, where history is too short.
+    apart. For each, labels of every earlier and later snapshot had matured by the day of the test
+    snapshot. Fewer come back, possibly none, where history is too short.
     """
     gap = timedelta(days=horizon_days)
     testable = [day for day in snapshot_dates if day + gap <= matured_by]
     splits: list[Split] = []
     for test in reversed(thin(testable, spacing_days)):
-        split = split_at(snapshot_dates, test, horizon_days, calibration_days=calibration_days)
+        split = split_at(snapshot_dates, test, horizon_days, later_days=later_days)
         if split is None or len(splits) == n_origins:
             break
         splits.append(split)

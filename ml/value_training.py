@@ -352,7 +352,7 @@ def _splits(
 ) -> tuple[Split | None, list[Split]]:
     """Return the split of the refit and those of the origins, four weeks apart or more."""
     days = _matured(frames, window, settings.snapshot_spacing_days)
-    kwargs = {"calibration_days": settings.calibration_days}
+    kwargs = {"later_days": settings.calibration_days}
     origins = rolling_origins(days, last, window, n_origins, spacing_days=28, **kwargs)
     return split_at(days, last, window, **kwargs), origins
 
@@ -493,10 +493,8 @@ def _train_and_later(
     settings: ValueSettings,
 ) -> tuple[_Rows, _Rows] | str:
     """Return the rows to fit on and those to calibrate on, or what is missing."""
-    train = _rows(frames, split.train, window, purchases, settings.max_rows, f"train|{seed}")
-    later = _rows(
-        frames, split.calibration, window, purchases, settings.max_rows, f"calibrate|{seed}"
-    )
+    train = _rows(frames, split.earlier, window, purchases, settings.max_rows, f"train|{seed}")
+    later = _rows(frames, split.later, window, purchases, settings.max_rows, f"calibrate|{seed}")
     for part, rows in (("training", train), ("calibration", later)):
         bought = int(rows.came["bought"].sum())
         if len(rows.X) < settings.min_rows or bought < settings.min_purchases:
@@ -667,7 +665,7 @@ def _expected_at(
     days = _matured(frames, window, settings.snapshot_spacing_days)
     parts = []
     for test_day in tests:
-        split = split_at(days, test_day, window, calibration_days=settings.calibration_days)
+        split = split_at(days, test_day, window, later_days=settings.calibration_days)
         try:
             then = _purchases(frames[test_day], settings, f"as of {test_day}")
         except TrainingSkipped as reason:
@@ -712,7 +710,7 @@ def _fit_orders(
     Retail II and made 18 % too few of 90 days, at three test days at which MBG/NBD without them
     made 5 % too many: they carry the season of the quarter before.
     """
-    days = (*split.train, *split.calibration)
+    days = split.matured
     rows = _rows(frames, days, window, purchases, settings.max_rows, f"value|{seed}")
     rows = rows.where(rows.X["days_since_last_order"].notna().to_numpy())
     rows = rows.where(rows.came["order_count"].notna().to_numpy())

@@ -113,7 +113,7 @@ def test_the_signal_is_found_and_the_gates_let_it_pass(result: TrainingResult) -
 
 def test_the_model_is_refitted_on_all_matured_labels(result: TrainingResult) -> None:
     days = sorted(training_frame()["snapshot_date"].unique())
-    assert result.refit.train + result.refit.calibration == tuple(days)
+    assert result.refit.matured == tuple(days)
     assert result.last_matured_date == AS_OF
     assert result.training_row_count == len(training_frame())
 
@@ -306,7 +306,7 @@ INCOMPARABLE = pytest.mark.parametrize(
         (lambda f: f, FIRST + timedelta(days=60), "history is too short"),
         (lambda f: f.assign(is_churned=1), AS_OF, "at least 20 of each class"),
         (lambda f: f.assign(is_churned=0), AS_OF, "at least 20 of each class"),
-        (lambda f: f[f["customer_key"] < "1"], AS_OF, "training rows, at least 200 are needed"),
+        (lambda f: f[f["customer_key"] < "1"], AS_OF, "earlier rows, at least 200 are needed"),
         (lambda f: f.head(1), AS_OF, "history is too short"),
     ],
 )

@@ -39,10 +39,10 @@ def test_no_label_is_used_before_it_matured(
     for split in splits:
         assert split.test in days
         assert split.test + gap <= as_of
-        assert split.train
-        assert split.calibration
-        assert max(split.train) < min(split.calibration)
-        assert max(split.calibration) + gap <= split.test
+        assert split.earlier
+        assert split.later
+        assert max(split.earlier) < min(split.later)
+        assert max(split.later) + gap <= split.test
     tests = [split.test for split in splits]
     assert tests == sorted(set(tests))
     assert all((b - a).days >= 28 for a, b in itertools.pairwise(tests))
@@ -53,8 +53,8 @@ def test_origins_are_the_latest_possible() -> None:
     as_of = days[-1] + timedelta(days=90)
     splits = rolling_origins(days, as_of, 90, 3)
     assert [split.test for split in splits] == [days[21], days[23], days[25]]
-    assert splits[-1].calibration == (days[17], days[18])  # 90 days are 6.4 fortnights
-    assert splits[-1].train == tuple(days[:17])
+    assert splits[-1].later == (days[17], days[18])  # 90 days are 6.4 fortnights
+    assert splits[-1].earlier == tuple(days[:17])
 
 
 def test_too_little_history_gives_no_origin() -> None:
