@@ -230,8 +230,8 @@ def feature_catalogue() -> str:
         "([architecture](architecture.md#time)). Amounts are in the shop's currency. The last "
         "column says why a measure was tried; how much it helps a model is in MLflow, with the "
         "importances.",
-        "Country, gender, birth year and the shop's ids are in no feature; `account_type` and "
-        "`main_category` are beside them as context.",
+        "Country, gender, birth year and the shop's ids are in no feature; what is known of the "
+        "person, `account_type` and `main_category` are beside them as context.",
     ]
     for family, lines in rows.items():
         parts.append(f"## {family}")

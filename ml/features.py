@@ -4,8 +4,8 @@ Belongs here: which columns of `customer_features` a model may see, and the one 
 a published frame into a float matrix. Does not belong here: how a feature is computed (dbt_project)
 or how a model prepares it (ml.candidates: imputation and scaling live inside each pipeline).
 
-The context columns (`CONTEXT`) are never features, and no protected attribute (gender, birth year,
-country) is in the contract.
+The context columns (`CONTEXT`) are never features. Among them are the protected attributes (gender,
+birth year, country), by which scores are compared (ml.slices).
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 
-CONTEXT: tuple[str, ...] = ("snapshot_date", "customer_key", "account_type", "main_category")
+CONTEXT: tuple[str, ...] = (
+    "snapshot_date",
+    "customer_key",
+    "account_type",
+    "main_category",
+    "country",
+    "birth_year",
+    "gender",
+    "acquisition_channel",
+)
 
 FEATURES: tuple[str, ...] = (
     # recency and tenure

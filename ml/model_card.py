@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ml.slices import SMALLEST_SLICE
+import numpy as np
+
+from ml.slices import SMALLEST_SHOWN, SMALLEST_SLICE
 
 if TYPE_CHECKING:
     from ml.training import TrainingResult
@@ -93,7 +95,7 @@ def model_card(result: TrainingResult, name: str, version: int, sha256: str) -> 
         failed = [gate.name for gate in result.candidate(other).gates if not gate.passed]
         verdict = "passed" if not failed else "failed: " + ", ".join(failed)
         lines.append(f"| {other} | {result.against_chosen[other]} | {verdict} |")
-    protected = [n for n in result.features if n in ("gender", "birth_year", "age_band", "country")]
+    lines += ["", "## Fairness", "", *fairness_lines(result)]
     lines += [
         "",
         "## Intended use and limits",
@@ -104,10 +106,38 @@ def model_card(result: TrainingResult, name: str, version: int, sha256: str) -> 
         "campaign measures.",
         "- It holds for the shop and the population that it was trained on; a change of "
         "assortment, prices or data is not in it.",
-        f"- Features: {len(result.features)}; protected attributes among them: "
-        + (", ".join(protected) or "none")
-        + ".",
+        f"- Features: {len(result.features)}. {result.fairness_note}",
         "- Of customers labelled churned 30 to 45 % buy again within 180 further days (Online "
         "Retail II): churned is not lost.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def fairness_lines(result: TrainingResult) -> list[str]:
+    """Return how the chosen scores by gender, age band and country, as Markdown; no customer."""
+    lines = [
+        f"{result.fairness_note} Test snapshots together, each person as known on its day. Groups "
+        f'of fewer than {SMALLEST_SHOWN} customers are one, "other"; those of fewer than '
+        f"{SMALLEST_SLICE} are marked. Nothing here decides a promotion; country does as a slice.",
+    ]
+    if result.fairness.empty:
+        return lines
+    names = "attribute | value | customers | churn rate | mean probability | bias | p >= 2/3"
+    lines += ["", f"| {names} | ROC AUC | may be contacted |"]
+    lines.append("| --- | --- |" + " ---: |" * 7)
+    for row in result.fairness.to_dict("records"):
+        marked = row["value"] if row["is_gated"] else f"{row['value']} (few)"
+        reachable = row["reachable_share"]
+        cells = [
+            row["slice"],
+            marked,
+            f"{row['customer_count']:,}",
+            f"{row['churn_rate']:.3f}",
+            f"{row['mean_probability']:.3f}",
+            f"{row['calibration_bias']:+.3f}",
+            f"{row['high_risk_share']:.1%}",
+            f"{row['roc_auc']:.3f}",
+            "unknown" if np.isnan(reachable) else f"{reachable:.1%}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines

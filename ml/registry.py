@@ -226,6 +226,7 @@ def log_training(
             (directory / "importances.png").write_bytes(plots.importance_plot(result.importances))
             result.importances.to_csv(directory / "importances.csv", index=False)
             chosen.slices.to_csv(directory / "slices.csv", index=False)
+            result.fairness.to_csv(directory / "fairness.csv", index=False)
             if result.searched is not None:
                 result.searched.tried.to_csv(directory / "search.csv", index=False)
             (directory / "summary.json").write_text(json.dumps(_summary(result), indent=2))

@@ -10,32 +10,43 @@ equal between groups, so it is measured, wherever a shop knows them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
 from ml.metrics import evaluate
+from ml.scoring import HIGH_RISK
 
 #: Fewer customers are shown and never decide: the standard error of an AUC is then above .03.
 SMALLEST_SLICE = 300
+#: Groups of fewer customers are shown together, as "other": a rate of three is nearly their names.
+SMALLEST_SHOWN = 10
 NEW_DAYS = 180
 #: Columns of the frame that are slices as they stand, where they are there.
 OPTIONAL = ("account_type", "country", "acquisition_channel")
+#: What is known of a person by which scores are compared, and whether a campaign may reach them.
+PERSON = ("gender", "birth_year", "is_reachable")
 PROTECTED = ("gender", "age_band", "country")
 _AGE_EDGES = (0, 18, 25, 35, 45, 55, 65, 200)
-UNKNOWN = "unknown"
-FAIRNESS_COLUMNS = (
-    "attribute",
+UNKNOWN, OTHER = "unknown", "other"
+_MEASURES = (
+    "row_count",
+    "churn_rate",
+    "mean_probability",
+    "calibration_bias",
+    "log_loss",
+    "brier",
+    "roc_auc",
+)
+SLICE_COLUMNS = (
+    "slice",
     "value",
     "customer_count",
-    "is_small",
-    "mean_probability",
+    "is_gated",
+    *_MEASURES,
     "high_risk_share",
-    "churn_rate",
-    "calibration_bias",
-    "eligible_share",
+    "reachable_share",
 )
 
 
@@ -67,102 +78,78 @@ def slice_table(
 ) -> pd.DataFrame:
     """Return one row per slice and value with the metrics of one column of predictions.
 
-    predictions: customer_key, is_churned and `column`, the index of `by`. Columns: slice, value,
-    customer_count, row_count, is_gated, churn_rate, mean_probability, calibration_bias, log_loss,
-    brier, roc_auc; sorted, largest first within a slice.
+    predictions: customer_key, is_churned and `column`, the index of `by`; is_reachable where it is
+    known. Columns: `SLICE_COLUMNS`; high_risk_share is that of p >= 2/3, reachable_share is missing
+    where it cannot be known. Sorted, largest first within a slice. Values of fewer than
+    `SMALLEST_SHOWN` customers are one row, "other", and none where that has as few.
     """
-    names = (
-        "row_count",
-        "churn_rate",
-        "mean_probability",
-        "calibration_bias",
-        "log_loss",
-        "brier",
-        "roc_auc",
-    )
     rows = []
+    keys = predictions["customer_key"]
     for slice_name, values in by.items():
-        for value, own in predictions.groupby(values, sort=True):
-            found = evaluate(own["is_churned"].to_numpy(), own[column].to_numpy())
+        few = keys.groupby(values).nunique() < SMALLEST_SHOWN
+        shown = values.astype(object).mask(values.map(few).astype(bool), OTHER)
+        for value, own in predictions.groupby(shown, sort=True):
             count = int(own["customer_key"].nunique())
+            if count < SMALLEST_SHOWN:
+                continue
+            found = evaluate(own["is_churned"].to_numpy(), own[column].to_numpy())
+            reachable = own.get("is_reachable", pd.Series(np.nan, own.index)).astype("float64")
             rows.append(
                 {
                     "slice": slice_name,
                     "value": str(value),
                     "customer_count": count,
                     "is_gated": count >= SMALLEST_SLICE,
-                    **{name: found[name] for name in names},
+                    **{name: found[name] for name in _MEASURES},
+                    "high_risk_share": float((own[column] >= HIGH_RISK).mean()),
+                    "reachable_share": float(reachable.mean()),
                 }
             )
-    return pd.DataFrame(rows).sort_values(
+    return pd.DataFrame(rows, columns=list(SLICE_COLUMNS)).sort_values(
         ["slice", "customer_count", "value"], ascending=[True, False, True], ignore_index=True
     )
 
 
-def age_band(birth_year: pd.Series, day: date) -> pd.Series:
-    """Return the age band on `day`, e.g. "25-34", "unknown" where the year is missing or absurd.
+def age_band(birth_year: pd.Series, year: pd.Series) -> pd.Series:
+    """Return the age band in a year, e.g. "25-34", "unknown" where the birth is missing or absurd.
 
     Ages are those reached within the year, since only the year of birth is known.
     """
-    age = day.year - pd.to_numeric(birth_year, errors="coerce")
+    age = year - pd.to_numeric(birth_year, errors="coerce")
     labels = [f"{a}-{b - 1}" for a, b in pairwise(_AGE_EDGES[1:-1])]
     names = [f"under {_AGE_EDGES[1]}", *labels, f"{_AGE_EDGES[-2]} and over"]
-    bands = pd.cut(age, list(_AGE_EDGES), right=False, labels=names)
+    bands = pd.cut(age.astype("float64"), list(_AGE_EDGES), right=False, labels=names)
     return bands.astype(object).where(bands.notna(), UNKNOWN)
 
 
 def fairness(
-    scores: pd.DataFrame,
-    attributes: pd.DataFrame,
-    day: date,
-    *,
-    eligible: pd.Series | None = None,
-    features: tuple[str, ...] = (),
+    predictions: pd.DataFrame, column: str, features: tuple[str, ...] = ()
 ) -> tuple[pd.DataFrame, str]:
-    """Return scores, calibration and eligibility by protected attribute, and the verdict in words.
+    """Return the slices by protected attribute, and in words what is and what cannot be compared.
 
-    scores: customer_key, churn_probability, and is_churned where the label has matured.
-    attributes: customer_key with any of gender, country, birth_year. eligible: whether a campaign
-    may contact the customer, by customer_key. features: what the model was given; attributes among
-    them are named in the text. A group of fewer than 300 customers is shown, and marked.
-
-    Columns: `FAIRNESS_COLUMNS`; high_risk_share is that of p >= 2/3; missing where it cannot be
-    known.
+    predictions: as for `slice_table`, with snapshot_date and any of gender, country, birth_year.
+    features: what the model was given; protected attributes among them are named in the text.
     """
-    known = attributes.copy()
-    if "birth_year" in known:
-        known["age_band"] = age_band(known["birth_year"], day)
-    rows = scores.merge(known, on="customer_key", how="left", validate="one_to_one")
-    if eligible is not None:
-        rows["is_eligible"] = rows["customer_key"].map(eligible).astype("float64")
-    found, absent = [], []
-    for name in PROTECTED:
-        if name not in rows or rows[name].isna().all() or (rows[name] == UNKNOWN).all():
-            absent.append(name)
-            continue
-        values = rows[name].astype(object).where(rows[name].notna(), UNKNOWN)
-        for value, own in rows.groupby(values, sort=True):
-            p = own["churn_probability"]
-            rate = own["is_churned"].mean() if "is_churned" in own else np.nan
-            found.append(
-                {
-                    "attribute": name,
-                    "value": str(value),
-                    "customer_count": len(own),
-                    "is_small": len(own) < SMALLEST_SLICE,
-                    "mean_probability": p.mean(),
-                    "high_risk_share": (p >= 2 / 3).mean(),
-                    "churn_rate": rate,
-                    "calibration_bias": p.mean() - rate,
-                    "eligible_share": own["is_eligible"].mean() if "is_eligible" in own else np.nan,
-                }
-            )
-    used = [name for name in ("gender", "birth_year", "age_band", "country") if name in features]
+    known: dict[str, pd.Series] = {}
+    for name in ("gender", "country"):
+        if name in predictions:
+            known[name] = predictions[name]
+    if "birth_year" in predictions:
+        years = pd.to_datetime(predictions["snapshot_date"]).dt.year
+        known["age_band"] = age_band(predictions["birth_year"], years)
+    by = {
+        name: known[name].astype(object).where(known[name].notna(), UNKNOWN)
+        for name in PROTECTED
+        if name in known
+    }
+    by = {name: values for name, values in by.items() if (values != UNKNOWN).any()}
+    used = [name for name in (*PROTECTED, "birth_year") if name in features]
     told = [
-        f"The model uses {', '.join(used)}, switched on by the shop."
+        f"The model uses {', '.join(used)} as features."
         if used
         else "Gender, age and country are no features of the model."
     ]
+    absent = [name for name in PROTECTED if name not in by]
     if absent:
         told.append(f"Not known here, so not compared: {', '.join(absent)}.")
-    return pd.DataFrame(found, columns=list(FAIRNESS_COLUMNS)), " ".join(told)
+    return slice_table(predictions, by, column), " ".join(told)

@@ -53,7 +53,7 @@ from ml.promotion import (
     slice_gate,
 )
 from ml.search import Searched, search, tuned
-from ml.slices import OPTIONAL, slice_table, slices
+from ml.slices import OPTIONAL, PERSON, fairness, slice_table, slices
 from ml.validation import (
     Interval,
     Split,
@@ -183,6 +183,8 @@ class TrainingResult:
     first_snapshot: date
     against_chosen: Mapping[str, Interval]  # log loss of each candidate minus that of the chosen
     searched: Searched | None  # None where nothing was searched
+    fairness: pd.DataFrame  # slices of the chosen by protected attribute
+    fairness_note: str
 
     def candidate(self, name: str) -> CandidateResult:
         """Return the result of one candidate by name."""
@@ -220,7 +222,9 @@ def train(
     """Train, compare and choose on labels matured by the end of `as_of`.
 
     training: one row per snapshot_date and customer_key with the features, matured_date (date),
-    is_churned (0/1, NaN before it matured), was_contacted (bool). Labels that mature after `as_of`
+    is_churned (0/1, NaN before it matured), was_contacted (bool), and where known what slices and
+    fairness are told by: account_type, country, acquisition_channel, gender, birth_year,
+    is_reachable (whether a campaign may contact the customer). Labels that mature after `as_of`
     are not looked at, nor are snapshots after it; a snapshot without labels yet tells the survival
     model who has bought since the earlier ones.
     recipes: name -> unfitted pipeline, default `candidates(...)`; an average of `AVERAGES` takes
@@ -289,7 +293,7 @@ def train(
     for split in usable:
         on_progress(f"fitting {len(names)} candidates as of {split.test}")
         test = data[data["snapshot_date"] == split.test].reset_index(drop=True)
-        block = test[[*KEYS, *(c for c in OPTIONAL if c in test)]].copy()
+        block = test[[*KEYS, *(c for c in (*OPTIONAL, *PERSON) if c in test)]].copy()
         block[list(SLICED)] = test[list(SLICED)]
         worth = expected_margin(test, horizon_days, settings.margin_rate)
         block[VALUE] = worth["expected_margin_amount"].astype("float64").to_numpy()
@@ -322,6 +326,7 @@ def train(
     )
 
     on_progress(f"refitting {chosen} on all that is known by {as_of}")
+    by_person, fairness_note = fairness(predictions, chosen, tuple(features))
     parts = {name: recipes[name] for name in AVERAGES.get(chosen, (chosen,))}
     final = fit_candidates(parts, panel, refit, settings, features, seed)[chosen]
     latest = data[data["snapshot_date"] == usable[-1].test]
@@ -350,6 +355,8 @@ def train(
         season=season_note(days[0], as_of),
         first_snapshot=days[0],
         searched=tried,
+        fairness=by_person,
+        fairness_note=fairness_note,
         against_chosen={
             pair[0]: found
             for pair, found in _differences(
@@ -448,7 +455,7 @@ def known_by(
         was_contacted=rows["was_contacted"].fillna(False),
     )
     rows = rows.sort_values(["snapshot_date", "customer_key"], kind="stable")
-    optional = [name for name in OPTIONAL if name in rows]
+    optional = [name for name in (*OPTIONAL, *PERSON) if name in rows]
     data = rows[[*KEYS, "matured_date", *optional]].astype({"was_contacted": "bool"})
     return pd.concat([data, feature_matrix(rows, features)], axis=1).reset_index(drop=True)
 

@@ -324,6 +324,7 @@ class Models:
         """
         import dagster as dg
 
+        from ml.model_card import fairness_lines
         from ml.training import Fallback
 
         decided = {
@@ -345,6 +346,7 @@ class Models:
                 for name in ("log_loss", "roc_auc", "average_precision", "brier", "ece")
             },
             "candidates": dg.MetadataValue.md(comparison(result)),
+            "fairness": dg.MetadataValue.md("\n".join(fairness_lines(result))),
         }
 
 

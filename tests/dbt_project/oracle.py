@@ -20,6 +20,7 @@ from raw_world import KEYS, OUTCOMES, World, shop_day
 
 Row = dict[str, Any]
 NEVER = date(1900, 1, 1)
+PERSON = ("country", "birth_year", "gender", "acquisition_channel")
 CENTS = Decimal("0.0001")
 
 
@@ -349,6 +350,7 @@ class Knowledge:
         return {
             "account_type": (customer or {}).get("account_type") or "consumer",
             "main_category": min(per_category, key=lambda c: (-per_category[c], c), default=None),
+            **{name: (customer or {}).get(name) for name in PERSON},
             "days_since_last_order": age(last),
             "days_since_first_order": age(first),
             "is_tenure_censored": (

@@ -64,7 +64,7 @@ def change_the_future(
             frame.loc[changed, "customer_key"] = rng.choice(
                 world["customers"]["customer_key"].to_numpy(), int(changed.sum())
             )
-        for column in ("status", "event_type", "category", "account_type", "rating"):
+        for column in ("status", "event_type", "category", "account_type", "country", "rating"):
             if column in frame and changed.any():
                 frame.loc[changed, column] = rng.permutation(frame.loc[changed, column].to_numpy())
         time = BUSINESS_TIME.get(table)

@@ -24,6 +24,10 @@ RAW_COLUMNS: dict[str, dict[str, str]] = {
         "has_email": "BOOLEAN",
         "has_phone": "BOOLEAN",
         "account_type": "VARCHAR",
+        "country": "VARCHAR",
+        "birth_year": "INTEGER",
+        "gender": "VARCHAR",
+        "acquisition_channel": "VARCHAR",
     },
     "consents": {
         "customer_key": "VARCHAR",
@@ -216,6 +220,15 @@ def make_world(
             "account_type": rng.choice(["consumer", "business"], customers, p=[0.9, 0.1]),
         }
     )
+    person = np.random.default_rng(customers)  # its own, so that no other draw depends on it
+    for column, values in {
+        "country": ["DE", "AT", None],
+        "birth_year": [1950, 1988, None],
+        "gender": ["female", "male", None],
+        "acquisition_channel": ["search", "friend", None],
+    }.items():
+        drawn = person.integers(0, 3, customers)
+        world["customers"][column] = pd.Series([values[i] for i in drawn], dtype=object)
 
     n = int(customers * 2.5)
     changed = instants(0, days, n)

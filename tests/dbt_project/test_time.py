@@ -223,6 +223,10 @@ def one_order(ordered_at: str, **more: Any) -> World:
                     "has_email": True,
                     "has_phone": False,
                     "account_type": None,
+                    "country": None,
+                    "birth_year": None,
+                    "gender": None,
+                    "acquisition_channel": None,
                     **nothing,
                 }
             ]

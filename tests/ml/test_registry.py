@@ -155,6 +155,7 @@ def test_the_runs_can_be_compared(store: Store) -> None:
         "importances.png",
         "importances.csv",
         "slices.csv",
+        "fairness.csv",
         "summary.json",
     }
 

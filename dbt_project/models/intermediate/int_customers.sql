@@ -54,6 +54,10 @@ select
     known_customers.customer_key,
     customers.created_date,
     coalesce(customers.account_type, 'consumer') as account_type,
+    customers.country,
+    customers.birth_year,
+    customers.gender,
+    customers.acquisition_channel,
     coalesce(consents.has_email_consent, {{ is_consent_assumed() }})
     and coalesce(customers.has_email, false) as has_email_consent,
     coalesce(consents.has_sms_consent, {{ is_consent_assumed() }})

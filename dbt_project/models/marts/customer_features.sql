@@ -5,6 +5,10 @@ select
     rhythm.customer_key,
     customers.account_type,
     products.main_category,
+    customers.country,
+    cast(customers.birth_year as bigint) as birth_year,
+    customers.gender,
+    customers.acquisition_channel,
 
     -- recency and tenure
     cast(rhythm.days_since_last_order as bigint) as days_since_last_order,

@@ -123,7 +123,24 @@ def training_frame(platform: Platform, as_of: date) -> "pd.DataFrame":
     labelled = {day - timedelta(days=horizon) for day in matured}
     frame = frame[frame["is_churned"].notna() | ~frame["snapshot_date"].isin(labelled)]
     dates = [day + timedelta(days=horizon) for day in frame["snapshot_date"]]
-    return frame.assign(matured_date=dates)
+    return frame.assign(matured_date=dates, is_reachable=_reachable(platform, as_of, frame))
+
+
+def _reachable(platform: Platform, as_of: date, frame: "pd.DataFrame") -> "pd.Series":
+    """Return whether each row's customer consents to any channel by `as_of`, the first rule of
+    every campaign; missing where no status is published. No feature: fairness is told by it.
+    """
+    from ml.campaigns.eligibility import reachable_by
+
+    table, lake = mart_tables()["customer_status"], platform.lake
+    days = [day for day in lake.days(table) if day <= as_of]
+    if not days:
+        return frame["customer_key"].map({})
+    channels = [name for name in table.column_names if name.endswith("_consent")]
+    status = lake.read_frame(table, days[-1:], ["customer_key", *channels])
+    names = [name.removeprefix("has_").removesuffix("_consent") for name in channels]
+    found = reachable_by(names, status).notna()
+    return frame["customer_key"].map(dict(zip(status["customer_key"], found, strict=True)))
 
 
 def model_assets() -> list[dg.AssetsDefinition]:
@@ -131,7 +148,11 @@ def model_assets() -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         key=model_key(CHURN_MODEL),
-        deps=[lake_key("customer_features"), lake_key("churn_labels")],
+        deps=[
+            lake_key("customer_features"),
+            lake_key("churn_labels"),
+            lake_key("customer_status"),
+        ],
         **TRAINED,
         description=(
             "Candidates compared out of time, the best that passes the gates refitted on all that "
