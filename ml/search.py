@@ -32,13 +32,14 @@ from ml.validation import rolling_origins
 
 #: Fewer judging rows, or fewer of a class, tell no two settings apart.
 MIN_ROWS, MIN_CLASS_ROWS = 200, 50
+SURE = 2.0
 
 
 @dataclass(frozen=True)
 class Searched:
     """What a search found: one row a recipe and setting tried, and the settings to take.
 
-    tried: recipe, settings (text), log_loss, minus_best with its standard error, is_chosen.
+    tried: recipe, settings (text), log_loss, minus_declared with its standard error, is_chosen.
     """
 
     chosen: Mapping[str, Mapping[str, Any]]
@@ -68,10 +69,12 @@ def search(
     """Choose for each recipe one of its settings by what was known on a day.
 
     panel: the rows of `on_grid`; rows and labels that were not known by `known_by` are not looked
-    at. settings: recipe -> parameters for `set_params`, cheapest first. The lowest log loss is
-    taken, the mean over origins, of equal ones the first; before, a line through the log-odds is
-    fitted to the rows that judge, since the level is calibrated afterwards and is the season's more
-    than the setting's. The standard error of the paired difference is by customer.
+    at. settings: recipe -> parameters for `set_params`, those that the recipe is declared with
+    first. The lowest log loss is taken, the mean over origins, where it is `SURE` standard errors
+    of the paired difference, by customer, below the declared one's; chance picks among equals, and
+    a shop is better served by one setting than by another each week. Before, a line through the
+    log-odds is fitted to the rows that judge, since the level is calibrated afterwards and is the
+    season's more than the setting's.
 
     Where no inner origin has enough rows of both classes nothing is chosen.
     """
@@ -89,7 +92,7 @@ def search(
             continue
         usable.append(split)
         judged.append(own)
-    columns = ["recipe", "settings", "log_loss", "minus_best", "error", "is_chosen"]
+    columns = ["recipe", "settings", "log_loss", "minus_declared", "error", "is_chosen"]
     if not usable:
         return Searched({}, pd.DataFrame(columns=columns), ())
     # origins weigh alike
@@ -111,14 +114,16 @@ def search(
                 )
             at += len(own)
         means = weight @ losses
-        best = int(np.argmin(means))
-        away = (losses - losses[:, [best]] - (means - means[best])) * weight[:, None]
+        gaps = means - means[0]
+        away = (losses - losses[:, [0]] - gaps) * weight[:, None]
         errors = np.sqrt((pd.DataFrame(away).groupby(customers).sum() ** 2).sum().to_numpy())
-        chosen[name] = dict(choices[best])
+        best = int(np.argmin(means))
+        taken = best if gaps[best] < -SURE * errors[best] else 0
+        chosen[name] = dict(choices[taken])
         for i, choice in enumerate(choices):
             said = ", ".join(f"{key.split('__')[-1]} {value}" for key, value in choice.items())
-            gap, error = round(float(means[i] - means[best]), 6), round(float(errors[i]), 6)
-            table.append((name, said, round(float(means[i]), 6), gap, error, i == best))
+            found = (round(float(values[i]), 6) for values in (means, gaps, errors))
+            table.append((name, said, *found, i == taken))
     return Searched(
         chosen, pd.DataFrame(table, columns=columns), tuple(split.test for split in usable)
     )

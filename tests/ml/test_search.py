@@ -90,7 +90,7 @@ def test_a_horizon_lies_between_what_teaches_and_what_judges(frame: pd.DataFrame
         assert len(judged) == 1
         assert max(taught) + HORIZON <= min(judged) <= (CUT - FIRST).days - HORIZON
     assert len({min(judged) for _, judged in _Spy.seen}) == 2
-    assert found.chosen == {"spy": {"number": 1}}  # as good as the other, and before it
+    assert found.chosen == {"spy": {"number": 1}}  # the declared one: the other is as good
 
 
 def test_a_setting_that_learns_nothing_is_not_taken(frame: pd.DataFrame) -> None:
@@ -99,11 +99,19 @@ def test_a_setting_that_learns_nothing_is_not_taken(frame: pd.DataFrame) -> None
     found = _search(frame, settings={"hist_gradient_boosting": (worse, better)})
     assert found.chosen == {"hist_gradient_boosting": better}
     first, second = found.tried.to_dict("records")
-    assert first["minus_best"] > 3 * first["error"] > 0
-    assert (second["minus_best"], second["is_chosen"]) == (0, True)
+    assert first["minus_declared"] == 0
+    assert second["minus_declared"] < -3 * second["error"] < 0
+    assert (first["is_chosen"], second["is_chosen"]) == (False, True)
     recipes = tuned(small_recipes(), found)
     assert recipes["hist_gradient_boosting"][-1].learning_rate == 0.1
     assert recipes["survival"][-1].estimator.max_iter == 30  # untouched
+
+
+def test_a_setting_that_is_better_by_chance_is_not_taken(frame: pd.DataFrame) -> None:
+    tried = tuple({"model__random_state": number} for number in (1, 4))
+    found = _search(frame, settings={"hist_gradient_boosting": tried})
+    assert found.tried["minus_declared"].min() < 0
+    assert found.chosen == {"hist_gradient_boosting": tried[0]}
 
 
 def test_too_few_to_judge_choose_nothing(frame: pd.DataFrame) -> None:
