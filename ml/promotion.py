@@ -64,19 +64,26 @@ def quarter_of(day: date) -> str:
 def difference(
     predictions: pd.DataFrame, first: str, second: str, *, n_resamples: int, seed: int
 ) -> tuple[Interval, float]:
-    """Return log loss of the first minus the second with its interval, and the one-sided p-value.
-
-    The p-value of "the first is no better", by the normal approximation of the bootstrap over
-    customers: a budget that is spent over many challengers asks for tails that 1,000 resamples do
-    not hold.
-    """
+    """Return log loss of the first minus the second as `paired_difference` does."""
     y = predictions["is_churned"].to_numpy()
     values = log_losses(y, predictions[first].to_numpy()) - log_losses(
         y, predictions[second].to_numpy()
     )
-    resamples = customer_bootstrap(
+    return paired_difference(
         values, predictions["customer_key"], n_resamples=n_resamples, seed=seed
-    )[:, 0]
+    )
+
+
+def paired_difference(
+    values: np.ndarray, customer_key: pd.Series, *, n_resamples: int, seed: int
+) -> tuple[Interval, float]:
+    """Return the mean of losses of the first minus the second, its interval, and the p-value.
+
+    values: the difference of each row. The one-sided p-value of "the first is no better" is by the
+    normal approximation of the bootstrap over customers: a budget that is spent over many
+    challengers asks for tails that 1,000 resamples do not hold.
+    """
+    resamples = customer_bootstrap(values, customer_key, n_resamples=n_resamples, seed=seed)[:, 0]
     found, error = interval(values.mean(), resamples), float(resamples.std())
     p = float(norm.cdf(found.estimate / error)) if error > 0 else 0.5
     return found, p

@@ -263,16 +263,10 @@ def register(
     )
     client = _client(tracking_uri)
     client.set_registered_model_alias(name, CHALLENGER, str(version))
+    ref = resolve(tracking_uri, name, version)
     if result.decision.spent_alpha is not None:
-        spent = {
-            "as_of": result.as_of.isoformat(),
-            "version": version,
-            "alpha": result.decision.spent_alpha,
-            "data_digest": result.data_digest,
-        }
-        key = f"{_SPENT}{quarter_of(result.as_of)}_{result.settings.attempt:03d}"
-        client.set_registered_model_tag(name, key, json.dumps(spent, sort_keys=True))
-    card = model_card(result, name, version, resolve(tracking_uri, name, version).sha256)
+        record_spent(ref, result.as_of, result.settings.attempt, result.decision.spent_alpha)
+    card = model_card(result, name, version, ref.sha256)
     client.log_text(run_id, card, _CARD)
     client.update_model_version(name, str(version), description=card)
     if result.decision.promote:
@@ -364,9 +358,10 @@ def register_estimator(
     documents: Mapping[str, str],
     reason: str,
     experiment: str = EXPERIMENT,
+    is_champion: bool = True,
     **how: Any,
 ) -> ModelRef:
-    """Log and register a model that no comparison chose, and make it champion.
+    """Log and register a model, and make it champion, or where it lost its comparison challenger.
 
     tags: must name `recipe` and `last_matured_date`. documents: JSON texts by file name that are
     part of the model (what its clusters mean, say); their hashes are kept with the version.
@@ -389,8 +384,25 @@ def register_estimator(
         tracking_uri, name, estimator, run_id, {"horizon_days": "0", **tags, **hashes}, **how
     )
     client.set_terminated(run_id)
-    promote(tracking_uri, name, version, reason)
+    client.set_registered_model_alias(name, CHALLENGER, str(version))
+    if is_champion:
+        promote(tracking_uri, name, version, reason)
     return resolve(tracking_uri, name, version)
+
+
+def record_spent(ref: ModelRef, as_of: date, attempt: int, alpha: float) -> None:
+    """Note in the registry which error a challenger of a quarter has spent (`attempt_of`)."""
+    spent = {
+        "as_of": as_of.isoformat(),
+        "version": ref.version,
+        "alpha": alpha,
+        "data_digest": ref.tags.get("data_digest", ""),
+    }
+    _client(ref.tracking_uri).set_registered_model_tag(
+        ref.name,
+        f"{_SPENT}{quarter_of(as_of)}_{attempt:03d}",
+        json.dumps(spent, sort_keys=True),
+    )
 
 
 def log_pictures(ref: ModelRef, pictures: Mapping[str, bytes]) -> None:

@@ -52,6 +52,7 @@ from ml.customer_value import (
 )
 from ml.estimators import CalibratedOnLaterSnapshots, SignedLog
 from ml.metrics import average_precision, log_losses, roc_auc
+from ml.promotion import alpha_of, paired_difference
 from ml.training import TrainingSkipped
 from ml.validation import (
     Interval,
@@ -77,6 +78,10 @@ VALUE_RECIPES = ("buy_till_you_die", "boosting", "average")
 PURCHASE_RECIPES = ("recency_rule", "buy_till_you_die", "boosting")
 # Everything that a snapshot needs; the longest window whose outcome is learnt decides the step.
 CATEGORY_SEPARATOR = "|"
+#: Share of the deviance of 90 days that a refresh may lose, and not more: from one recipe to the
+#: next it is as much (docs/benchmarks-value.md).
+DEVIANCE_MARGIN = 0.01
+_CHAMPION = "champion"
 
 
 # What the boosting of purchases and that of orders share; they differ in the number of trees.
@@ -103,6 +108,19 @@ class ValueSettings:
     min_purchases: int = 50  # rows with a purchase, in training and in test
     min_repeaters: int = 50  # customers with two days of orders, for MBG/NBD
     n_resamples: int = 200
+    # which challenger of the quarter this one is, and so which error it may spend
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class ValueChampion:
+    """The model of value that serves today, as far as a comparison needs it."""
+
+    version: int
+    recipe: str
+    purchase_recipes: Mapping[str, str]  # window in days -> recipe
+    last_matured_date: date
+    model: CustomerValueModel
 
 
 @dataclass(frozen=True)
@@ -126,6 +144,9 @@ class ValueResult:
     deciles: Mapping[int, pd.DataFrame]
     origins: Mapping[str, list[date]]
     data_digest: str
+    promote: bool = True  # whether it becomes champion; reason says why
+    spent_alpha: float | None = None  # of the budget of the quarter, where a new recipe was tested
+    attempt: int = 1
 
 
 @dataclass
@@ -138,6 +159,9 @@ class _Found:
     origins: dict[str, list[date]] = field(default_factory=dict)
     bands: dict[str, Bands] = field(default_factory=dict)
     tested: list[int] = field(default_factory=list)
+    promote: bool = True
+    reason: str = ""
+    spent_alpha: float | None = None
     refused: list[str] = field(default_factory=list)
     rows: int = 0
 
@@ -176,7 +200,7 @@ def train_value(
     as_of: date,
     seed: int,
     *,
-    has_champion: bool = False,
+    champion: ValueChampion | None = None,
     settings: ValueSettings | None = None,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> ValueResult:
@@ -184,6 +208,11 @@ def train_value(
 
     status: `customer_status` of several days (see `days_needed`), money as floats; days after
     `as_of` are ignored.
+
+    What serves is compared on the same rows: the frozen champion at test days to which it is out of
+    time, its recipe refitted at others. A new recipe must expect the revenue of 90 days better,
+    beyond doubt and within the budget of the quarter; the champion's own recipe on newer outcomes
+    must only lose no more than `DEVIANCE_MARGIN`; and purchases must not be expected worse.
 
     Where nothing can be compared and nothing serves, MBG/NBD and Gamma-Gamma serve as they are:
     they need purchase histories and no outcome. They give no intervals, and no probability for
@@ -209,22 +238,26 @@ def train_value(
         propensities, categories, chosen = {}, {}, {}
         for window in PURCHASE_WINDOWS:
             on_progress(f"purchases within {window} days")
-            fitted = _purchase_model(frames, window, last, purchases, seed, settings, found)
+            fitted = _purchase_model(
+                frames, window, last, purchases, seed, settings, found, champion
+            )
             if fitted is not None:
                 chosen[str(window)], propensities[str(window)], split = fitted
                 if split is not None:
                     categories[str(window)] = split
         on_progress("orders and revenue")
-        recipe, boosters = _value_model(frames, last, purchases, seed, settings, found)
+        recipe, boosters = _value_model(frames, last, purchases, seed, settings, found, champion)
     is_compared = bool(found.tested) and len(propensities) == len(PURCHASE_WINDOWS)
     if is_compared:
-        reason = f"{recipe} expects revenue best, out of time; purchases: {chosen}"
+        told = ", ".join(f"{window} days by {name}" for window, name in chosen.items())
+        reason = f"{found.reason}. Purchases: {told}"
     else:
         reason = "; ".join(dict.fromkeys(found.refused))
-        if has_champion:
+        if champion is not None:
             raise TrainingSkipped(f"{reason}; what serves stays")
         reason = f"{reason}; purchase histories alone serve until outcomes can be compared"
         recipe, boosters, found.bands, found.tested = VALUE_RECIPES[0], {}, {}, []
+        found.promote, found.spent_alpha = True, None
         propensities, categories, chosen = {}, {}, {}
     buyers = frames[last][_is_buyer(frames[last])]
     model = CustomerValueModel(
@@ -246,7 +279,10 @@ def train_value(
         last_matured_date=last,
         training_row_count=found.rows,
         is_compared=is_compared,
+        promote=found.promote,
         reason=reason,
+        spent_alpha=found.spent_alpha,
+        attempt=settings.attempt,
         metrics={k: v for k, v in found.metrics.items() if np.isfinite(v)},
         intervals=found.intervals,
         deciles=found.deciles,
@@ -430,6 +466,7 @@ def _purchase_model(
     seed: int,
     settings: ValueSettings,
     found: _Found,
+    champion: ValueChampion | None,
 ) -> tuple[str, CalibratedOnLaterSnapshots, Pipeline | None] | None:
     """Return the chosen recipe, its refit and the split by category; None if none is possible."""
     name = f"purchase_{window}d"
@@ -464,6 +501,8 @@ def _purchase_model(
         )
         for recipe, candidate in recipes.items():
             block[recipe] = _calibrated(candidate, *data).predict_proba(test.X)[:, 1]
+        if champion is not None:
+            block[_CHAMPION] = _purchases_of_champion(champion, test, block, window)
         by_category = _fit_categories(data)
         block["main_share"] = (
             np.nan
@@ -563,6 +602,10 @@ def _judge_purchases(
         p = predictions[chosen].to_numpy()
         draws = resampled(of, (y, p), min(settings.n_resamples, 50), seed)
         found.intervals[f"{name}_{measure}"] = interval(of(y, p), draws)
+    if _CHAMPION in predictions and predictions[_CHAMPION].notna().all():
+        theirs = {_CHAMPION: log_losses(y, predictions[_CHAMPION].to_numpy())}
+        for base, difference in _differences(losses[chosen], theirs, predictions, settings, seed):
+            found.intervals[f"{name}_log_loss_minus_{base}"] = difference
     with_category = predictions["main"].notna() & predictions["main_share"].notna()
     if with_category.any():
         rows = predictions[with_category]
@@ -614,21 +657,22 @@ def _value_model(
     seed: int,
     settings: ValueSettings,
     found: _Found,
+    champion: ValueChampion | None,
 ) -> tuple[str, dict[str, Any]]:
-    """Return the chosen recipe, and the boosters; fill in bands and metrics."""
+    """Return the chosen recipe, and the boosters; fill in bands, metrics and the decision."""
     splits = {
         w: _splits(frames, w, last, settings.n_value_origins, settings) for w in LEARNT_WINDOWS
     }
     blocks: dict[int, pd.DataFrame] = {}
     for window in LEARNT_WINDOWS:
         tests = [split.test for split in splits[window][1]]
-        block = _expected_at(frames, window, tests, seed, settings, found)
+        block = _expected_at(frames, window, tests, seed, settings, found, champion)
         if block is not None:
             blocks[window] = block
     longest = VALUE_WINDOWS[-1]
     base = LEARNT_WINDOWS[-1]
     far = thin(_matured(frames, longest, settings.snapshot_spacing_days), base)
-    block = _expected_at(frames, longest, far, seed, settings, found)
+    block = _expected_at(frames, longest, far, seed, settings, found, None)
     if block is not None:
         blocks[longest] = block
     if not set(LEARNT_WINDOWS) <= set(blocks):
@@ -639,6 +683,7 @@ def _value_model(
             deviances(blocks[base]["revenue"].to_numpy(), _revenue(blocks[base], r), 1.5).mean()
         ),
     )
+    recipe = _decide(blocks[base], recipe, champion, last, settings, seed, found)
     for window, block in blocks.items():
         _judge_value(block, window, recipe, settings, seed, found)
     if longest not in blocks:  # continued from the longest that is tested, and marked
@@ -660,6 +705,7 @@ def _expected_at(
     seed: int,
     settings: ValueSettings,
     found: _Found,
+    champion: ValueChampion | None,
 ) -> pd.DataFrame | None:
     """Return what every recipe expected of each buyer at each test day, and what came; or None."""
     days = _matured(frames, window, settings.snapshot_spacing_days)
@@ -692,8 +738,106 @@ def _expected_at(
             model = CustomerValueModel(then, recipe, boosters, {}, {}, {}, np.nan, ())
             part[f"orders_{recipe}"] = model.expected_orders(test.X, window)
             part[f"revenue_{recipe}"] = part[f"orders_{recipe}"] * amount
+        if champion is not None and champion.recipe in VALUE_RECIPES:
+            part[f"revenue_{_CHAMPION}"] = _revenue_of_champion(champion, test, part, window)
         parts.append(part)
     return pd.concat(parts, ignore_index=True) if parts else None
+
+
+def _is_out_of_time(champion: ValueChampion, rows: pd.DataFrame) -> bool:
+    return bool(champion.last_matured_date <= rows["snapshot_date"].min())
+
+
+def _revenue_of_champion(
+    champion: ValueChampion, test: _Rows, part: pd.DataFrame, window: int
+) -> Array:
+    """Return what the champion expects at a test day, or its recipe refitted where it is young."""
+    if not _is_out_of_time(champion, test.known):
+        return _revenue(part, champion.recipe)
+    X = design(test.known, champion.model.purchases)
+    return champion.model.expected_orders(X, window) * X["expected_spend"].to_numpy()
+
+
+def _purchases_of_champion(
+    champion: ValueChampion, test: _Rows, block: pd.DataFrame, window: int
+) -> Array:
+    """Return the champion's purchase probabilities, or its recipe's; NaN where it gives none."""
+    serves = champion.model.propensities.get(str(window))
+    if serves is None:
+        return np.full(len(block), np.nan)
+    if not _is_out_of_time(champion, test.known):
+        return block[champion.purchase_recipes[str(window)]].to_numpy()
+    X = design(test.known, champion.model.purchases)
+    return np.asarray(serves.predict_proba(X)[:, 1])
+
+
+def _decide(
+    block: pd.DataFrame,
+    best: str,
+    champion: ValueChampion | None,
+    last: date,
+    settings: ValueSettings,
+    seed: int,
+    found: _Found,
+) -> str:
+    """Return the recipe to be registered; fill in whether it becomes champion, and why.
+
+    block: what was expected of `LEARNT_WINDOWS[-1]` days. As of churn (ml.training): the best, if
+    it is a new recipe, must be superior; if it is not, the champion's own recipe on newer outcomes
+    follows it, where it is no worse.
+    """
+    if champion is None:
+        found.reason = f"first champion: {best} expects revenue best, out of time"
+        return best
+    who = f"champion version {champion.version} ({champion.recipe})"
+    if champion.recipe not in VALUE_RECIPES:
+        found.promote = False
+        found.reason = f"{who} stays: its recipe is no longer a candidate; promote by hand"
+        return best
+    y = block["revenue"].to_numpy()
+    theirs = deviances(y, _revenue(block, _CHAMPION), 1.5)
+    boot = {"n_resamples": settings.n_resamples, "seed": seed}
+
+    def against(recipe: str) -> tuple[Interval, float]:
+        values = deviances(y, _revenue(block, recipe), 1.5) - theirs
+        return paired_difference(values, block["customer_key"], **boot)
+
+    chosen, told = best, ""
+    if best != champion.recipe:
+        found.spent_alpha = alpha_of(settings.attempt)
+        difference, p = against(best)
+        told = (
+            f"Deviance of {best} minus the champion's on the same {len(block)} rows: {difference}, "
+            f"p = {p:.2g} at an error of {found.spent_alpha:.2g} (challenger {settings.attempt} of "
+            "the quarter)"
+        )
+        if p >= found.spent_alpha:
+            chosen = champion.recipe
+    worse = [
+        f"{name.removesuffix(f'_log_loss_minus_{_CHAMPION}')} ({of})"
+        for name, of in found.intervals.items()
+        if name.startswith("purchase_") and name.endswith(_CHAMPION) and of.low > 0
+    ]
+    if worse:
+        found.promote = False
+        found.reason = f"{who} stays: purchases are expected worse: {', '.join(worse)}. {told}"
+    elif chosen != champion.recipe:
+        found.reason = f"{chosen} replaces {who}. {told}"
+    elif champion.last_matured_date >= last:
+        found.promote = False
+        found.reason = f"{who} stays: nothing has matured since it was fitted. {told}"
+    else:
+        difference, _ = against(chosen)
+        margin = DEVIANCE_MARGIN * float(theirs.mean())
+        told = f"Deviance of the refitted {chosen} minus the champion's: {difference}. {told}"
+        found.promote = difference.high < margin
+        found.reason = (
+            f"{chosen} refreshes {who}. {told}"
+            if found.promote
+            else f"{who} stays: its recipe on newer outcomes may lose {margin:.3f} or more. {told}"
+        )
+    found.reason = found.reason.strip().removesuffix(".")
+    return chosen
 
 
 def _fit_orders(

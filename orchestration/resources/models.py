@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ml.rfm import CutPoints
     from ml.training import Champion, Fallback, TrainingResult
     from ml.uplift.training import Learned
-    from ml.value_training import ValueResult
+    from ml.value_training import ValueChampion, ValueResult
     from orchestration.resources.home import Home
 
 SEGMENT_MODEL = "customer_segments"
@@ -80,16 +80,6 @@ class Models:
         from ml import registry
 
         return registry.load(ref)
-
-    def has(self, name: str) -> bool:
-        """Return whether a version of a model serves."""
-        from ml import registry
-
-        try:
-            registry.resolve(self.uri, name)
-        except registry.NoSuchModelError:
-            return False
-        return True
 
     def champion(self, name: str) -> Champion | None:
         """Return the champion as a comparison needs it, or None where there is none yet.
@@ -259,6 +249,22 @@ class Models:
             return None
         return ref, registry.load(ref)
 
+    def value_champion(self) -> ValueChampion | None:
+        """Return the model of value in force as a comparison needs it, or None without one."""
+        from ml.value_training import ValueChampion
+
+        found = self.value()
+        if found is None:
+            return None
+        ref, model = found
+        prefix = "recipe_purchase_"
+        recipes = {
+            tag.removeprefix(prefix).removesuffix("d"): recipe
+            for tag, recipe in ref.tags.items()
+            if tag.startswith(prefix)
+        }
+        return ValueChampion(ref.version, ref.recipe, recipes, ref.last_matured_date, model)
+
     def register_value(self, result: ValueResult, tags: Mapping[str, str]) -> ModelRef:
         """Log and register the model of purchases and value, with all that was measured of it."""
         from ml import plots, registry
@@ -282,6 +288,7 @@ class Models:
                 "recipe": result.recipe,
                 "last_matured_date": result.last_matured_date.isoformat(),
                 "compared_out_of_time": str(result.is_compared).lower(),
+                "decision": "promote" if result.promote else "keep",
                 "decision_reason": result.reason,
                 "data_digest": result.data_digest,
                 "training_row_count": str(result.training_row_count),
@@ -290,7 +297,10 @@ class Models:
             metrics=result.metrics,
             documents={_VALUE_FILE: json.dumps(document, sort_keys=True)},
             reason=result.reason,
+            is_champion=result.promote,
         )
+        if result.spent_alpha is not None:
+            registry.record_spent(ref, result.as_of, result.attempt, result.spent_alpha)
         pictures = {
             f"deciles_{window}d.png": plots.decile_plot(table, window)
             for window, table in result.deciles.items()

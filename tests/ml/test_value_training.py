@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -11,10 +13,14 @@ from value_world import FIRST, LAST, SETTINGS, history, orders, status
 
 from ml.customer_value import SERVED_COLUMNS
 from ml.training import TrainingSkipped
+from ml.validation import Interval
 from ml.value_training import (
     PURCHASE_RECIPES,
     VALUE_RECIPES,
+    ValueChampion,
     ValueResult,
+    _decide,
+    _Found,
     choose_days,
     coverage_over_time,
     days_needed,
@@ -25,7 +31,19 @@ from ml.value_training import (
 
 @pytest.fixture(scope="module")
 def result() -> ValueResult:
-    return train_value(history(), LAST, 7, settings=SETTINGS)
+    return _fitted(LAST)
+
+
+@cache
+def _fitted(as_of: date) -> ValueResult:
+    return train_value(history(), as_of, 7, settings=SETTINGS)
+
+
+def _champion(found: ValueResult, **changes: object) -> ValueChampion:
+    serves = ValueChampion(
+        3, found.recipe, found.purchase_recipes, found.last_matured_date, found.model
+    )
+    return replace(serves, **changes)  # type: ignore[arg-type]
 
 
 def test_outcomes_are_what_was_bought(result: ValueResult) -> None:
@@ -123,7 +141,7 @@ def test_without_outcomes_the_histories_serve_and_say_so() -> None:
 
 def test_what_serves_stays_where_nothing_can_be_compared() -> None:
     with pytest.raises(TrainingSkipped, match=r"leave no test day .*; what serves stays"):
-        train_value(status(LAST), LAST, 7, has_champion=True, settings=SETTINGS)
+        train_value(status(LAST), LAST, 7, champion=_champion(_fitted(LAST)), settings=SETTINGS)
 
 
 def test_too_few_repeat_buyers_are_refused() -> None:
@@ -188,3 +206,95 @@ def test_coverage_is_of_days_that_had_not_been_seen() -> None:
     assert (
         coverage_over_time(block[block["snapshot_date"] == days[0]], "revenue", "average", 30) == {}
     )
+
+
+def test_the_first_model_of_value_serves(result: ValueResult) -> None:
+    assert result.promote
+    assert result.spent_alpha is None
+    assert result.reason.startswith(f"first champion: {result.recipe} expects revenue best")
+
+
+def test_the_same_recipe_is_refreshed_by_newer_outcomes(result: ValueResult) -> None:
+    young = _champion(result, last_matured_date=LAST - timedelta(days=1))  # its recipe stands in
+    found = train_value(history(), LAST, 7, champion=young, settings=SETTINGS)
+    assert found.promote
+    assert found.reason.startswith(
+        f"{result.recipe} refreshes champion version 3 ({result.recipe}). Deviance of the refitted "
+        f"{result.recipe} minus the champion's: +0.0000 [+0.0000, +0.0000]"
+    )
+    assert found.spent_alpha is None  # no new recipe was tested
+    assert found.intervals["purchase_30d_log_loss_minus_champion"].estimate == 0
+    old = _champion(result, last_matured_date=FIRST)  # as it stands, however it came to be
+    found = train_value(history(), LAST, 7, champion=old, settings=SETTINGS)
+    assert "minus the champion's: +0.0000 [" not in found.reason
+    assert found.intervals["purchase_30d_log_loss_minus_champion"].estimate != 0
+    again = train_value(history(), LAST, 7, champion=_champion(result), settings=SETTINGS)
+    assert not again.promote
+    assert "nothing has matured since it was fitted" in again.reason
+
+
+BLOCK_DAYS = date(2025, 1, 1), date(2025, 3, 1)
+
+
+def _block(champion: np.ndarray | None = None, **expected: np.ndarray) -> pd.DataFrame:
+    """Revenue of 400 customers on two days, and what each recipe expected of it."""
+    random = np.random.default_rng(3)
+    level = random.gamma(2.0, 30.0, 800)
+    block = pd.DataFrame(
+        {
+            "snapshot_date": np.repeat(np.array(BLOCK_DAYS, dtype=object), 400),
+            "customer_key": [f"{i % 400:03}" for i in range(800)],
+            "revenue": level * random.gamma(5.0, 0.2, 800),
+        }
+    )
+    for name in VALUE_RECIPES:
+        block[f"revenue_{name}"] = expected.get(name, np.full(800, 60.0))
+    block["revenue_champion"] = level if champion is None else champion
+    return block
+
+
+def _decided(block: pd.DataFrame, best: str, recipe: str, found: _Found | None = None) -> _Found:
+    found = found or _Found()
+    model = _fitted(LAST).model
+    champion = ValueChampion(3, recipe, {}, date(2024, 12, 1), model)
+    found.reason = ""
+    chosen = _decide(block, best, champion, LAST, SETTINGS, 7, found)
+    found.metrics["is_best"] = float(chosen == best)
+    return found
+
+
+def test_a_new_recipe_must_be_superior_within_the_budget() -> None:
+    known = _block()["revenue_champion"].to_numpy()
+    constant = np.full(800, 60.0)
+    better = _decided(_block(constant, average=known), "average", "boosting")
+    assert better.promote
+    assert better.metrics["is_best"] == 1
+    assert better.spent_alpha == pytest.approx(0.0304, abs=1e-4)
+    assert "average replaces champion version 3 (boosting). Deviance of average minus" in (
+        better.reason
+    )
+    # hardly another one: chance may have made it the best, so the champion's recipe follows it
+    close = known * np.where(np.arange(800) % 2, 1.001, 0.999)
+    same = _decided(_block(known, average=close, boosting=known), "average", "boosting")
+    assert same.metrics["is_best"] == 0
+    assert same.promote
+    assert same.reason.startswith("boosting refreshes champion version 3")
+    assert same.spent_alpha is not None
+
+
+def test_a_refresh_of_value_that_may_be_worse_is_refused() -> None:
+    known = _block()["revenue_champion"].to_numpy()
+    worse = _decided(_block(known, average=known * 1.4), "average", "average")
+    assert not worse.promote
+    assert "its recipe on newer outcomes may lose" in worse.reason
+    gone = _decided(_block(known), "average", "a_recipe_of_before")
+    assert not gone.promote
+    assert "no longer a candidate" in gone.reason
+
+
+def test_a_model_that_expects_purchases_worse_stays_out() -> None:
+    known = _block()["revenue_champion"].to_numpy()
+    found = _Found(intervals={"purchase_30d_log_loss_minus_champion": Interval(0.01, 0.002, 0.02)})
+    refused = _decided(_block(np.full(800, 60.0), average=known), "average", "boosting", found)
+    assert not refused.promote
+    assert "purchases are expected worse: purchase_30d (+0.0100" in refused.reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -93,7 +94,7 @@ def test_a_model_of_value_is_kept_with_what_was_measured(models: Models) -> None
     from orchestration.resources.models import VALUE_MODEL
 
     assert models.value() is None
-    assert not models.has(VALUE_MODEL)
+    assert models.value_champion() is None
     with pytest.raises(NoSuchModelError):
         models.value("1")
     purchases = Purchases(
@@ -107,7 +108,7 @@ def test_a_model_of_value_is_kept_with_what_was_measured(models: Models) -> None
             purchases, "buy_till_you_die", {}, bands, {}, {}, float("nan"), (30,)
         ),
         recipe="buy_till_you_die",
-        purchase_recipes={},
+        purchase_recipes={"7": "recency_rule"},
         last_matured_date=date(2025, 1, 31),
         training_row_count=40,
         is_compared=True,
@@ -119,7 +120,14 @@ def test_a_model_of_value_is_kept_with_what_was_measured(models: Models) -> None
         data_digest="ab",
     )
     ref = models.register_value(result, {"partition": "2025-01-31"})
-    assert models.has(VALUE_MODEL)
+    champion = models.value_champion()
+    assert champion is not None
+    assert (champion.version, champion.recipe, champion.last_matured_date) == (
+        ref.version,
+        "buy_till_you_die",
+        date(2025, 1, 31),
+    )
+    assert champion.purchase_recipes == {"7": "recency_rule"}
     found = models.value()
     assert found is not None
     assert found[0].version == ref.version
@@ -128,6 +136,17 @@ def test_a_model_of_value_is_kept_with_what_was_measured(models: Models) -> None
     assert found[1].bands["orders 30"].high.tolist() == [1.5, 1.5]
     assert pd.isna(found[1].margin_rate)
     assert '"value_30d_gini": [0.6, 0.5, 0.7]' in load_document(ref, "value.json")
+
+    # one that lost its comparison is kept beside it, and its error is spent
+    lost = replace(
+        result, as_of=date(2025, 2, 28), promote=False, spent_alpha=0.03, reason="not better"
+    )
+    assert models.attempt(VALUE_MODEL, date(2025, 2, 28)) == 1
+    other = models.register_value(lost, {})
+    assert other.version == ref.version + 1
+    assert models.resolve(VALUE_MODEL).version == ref.version
+    assert models.resolve(VALUE_MODEL, "challenger").version == other.version
+    assert models.attempt(VALUE_MODEL, date(2025, 3, 31)) == 2
     from mlflow import MlflowClient
 
     pictures = MlflowClient(models.uri, models.uri).list_artifacts(ref.run_id, "evaluation")

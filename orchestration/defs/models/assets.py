@@ -254,14 +254,16 @@ def model_assets() -> list[dg.AssetsDefinition]:
         **TRAINED,
         description=(
             "Purchases within 7 and 30 days, orders and revenue of 30, 90 and 365: recipes "
-            "compared out of time on customer_status of earlier days, the best registered."
+            "compared out of time on customer_status of earlier days, the best registered; "
+            "champion if it beats the champion on the same rows, or is the champion's recipe on "
+            "newer outcomes and no worse."
         ),
     )
     def customer_value_model(
         context: dg.AssetExecutionContext, platform: Platform, config: TrainingConfig
     ) -> dg.MaterializeResult:
         from ml.training import TrainingSkipped
-        from ml.value_training import train_value
+        from ml.value_training import ValueSettings, train_value
 
         table = mart_tables()["customer_status"]
         as_of = as_of_day(config, platform.lake.days(table), "customer_status")
@@ -271,7 +273,8 @@ def model_assets() -> list[dg.AssetsDefinition]:
                 value_frame(platform, as_of),
                 as_of,
                 settings.seed,
-                has_champion=models.has(VALUE_MODEL),
+                champion=models.value_champion(),
+                settings=ValueSettings(attempt=models.attempt(VALUE_MODEL, as_of)),
                 on_progress=context.log.info,
             )
         except TrainingSkipped as reason:
@@ -285,6 +288,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
             metadata={
                 "as_of": as_of.isoformat(),
                 "recipe": result.recipe,
+                "decision": "promoted" if result.promote else "kept the champion",
                 "purchase_recipes": dict(result.purchase_recipes),
                 "reason": result.reason,
                 "compared_out_of_time": result.is_compared,
