@@ -89,12 +89,7 @@ def model_card(result: TrainingResult, name: str, version: int, sha256: str) -> 
             f"{row['churn_rate']:.3f} | {row['calibration_bias']:+.3f} | {row['log_loss']:.4f} | "
             f"{row['roc_auc']:.3f} |"
         )
-    lines += ["", "## Candidates", "", "| candidate | log loss minus the chosen | gates |"]
-    lines.append("| --- | --- | --- |")
-    for other in result.ranking:
-        failed = [gate.name for gate in result.candidate(other).gates if not gate.passed]
-        verdict = "passed" if not failed else "failed: " + ", ".join(failed)
-        lines.append(f"| {other} | {result.against_chosen[other]} | {verdict} |")
+    lines += ["", "## Candidates", "", *candidate_lines(result)]
     lines += ["", "## Fairness", "", *fairness_lines(result)]
     lines += [
         "",
@@ -111,6 +106,51 @@ def model_card(result: TrainingResult, name: str, version: int, sha256: str) -> 
         "Retail II): churned is not lost.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def run_note(result: TrainingResult) -> str:
+    """Return in Markdown what the page of a training's run opens with: which is better, and why."""
+    strongest = result.importances.head(5)
+    rises = [
+        f"{name} {rise:+.4f}"
+        for name, rise in zip(strongest["feature"], strongest["importance"], strict=True)
+    ]
+    return "\n".join(
+        [
+            f"**{result.decision.reason}**",
+            "",
+            *candidate_lines(result),
+            "",
+            f"What {result.chosen} goes by (rise in log loss when shuffled): {', '.join(rises)}.",
+            "",
+            f"{result.season}.",
+        ]
+    )
+
+
+def candidate_lines(result: TrainingResult) -> list[str]:
+    """Return the candidates beside each other as a Markdown table, the lowest log loss first."""
+    lines = [
+        "Log loss decides; an interval that holds zero says that the difference to the chosen may "
+        "be chance. All on the same later customers.",
+        "",
+        "| candidate | log loss | minus the chosen | ROC AUC | precision | Brier | bias | gates |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for name in result.ranking:
+        found = result.candidate(name)
+        failed = [gate.name for gate in found.gates if not gate.passed]
+        cells = [
+            f"**{name}**" if name == result.chosen else name,
+            f"{found.metrics['log_loss']:.4f}",
+            "" if name == result.chosen else str(result.against_chosen[name]),
+            *(f"{found.metrics[m]:.4f}" for m in ("roc_auc_mean", "average_precision_mean")),
+            f"{found.metrics['brier']:.4f}",
+            f"{found.metrics['calibration_absolute_bias_mean']:.3f}",
+            "passed" if not failed else "failed: " + ", ".join(failed),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def fairness_lines(result: TrainingResult) -> list[str]:

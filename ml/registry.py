@@ -28,7 +28,7 @@ from urllib.parse import unquote, urlparse
 
 import numpy as np
 
-from ml.model_card import model_card
+from ml.model_card import model_card, run_note
 from ml.promotion import quarter_of
 
 if TYPE_CHECKING:
@@ -214,6 +214,7 @@ def log_training(
             "season": result.season,
             "ranking": ", ".join(result.ranking),
             "last_matured_date": str(result.last_matured_date),
+            "mlflow.note.content": run_note(result),
         }
         client.log_batch(parent, tags=[RunTag(k, v) for k, v in decided.items()])
         _log_dataset(client, parent, result, data_name)

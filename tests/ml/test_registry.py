@@ -56,7 +56,14 @@ class Store:
 
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
-    return training_frame()
+    """Customers of two countries, of half of whom the gender is known."""
+    rows = training_frame()
+    told = rows["customer_key"] < "8"
+    return rows.assign(
+        gender=np.where(told, "f", None),
+        country=np.where(rows["customer_key"].str[1] < "8", "DE", "AT"),
+        is_reachable=told,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +150,12 @@ def test_the_runs_can_be_compared(store: Store) -> None:
         assert all("roc_auc" in origin.data.metrics for origin in origins)
     assert parent.data.params["recipe"] == store.result.chosen
     assert parent.data.tags["decision"] == "promote"
+    note = parent.data.tags["mlflow.note.content"]  # what the page of the run opens with
+    assert note.startswith(f"**{store.result.decision.reason}**")
+    assert all(
+        f"| {name} | " in note or f"| **{name}** | " in note for name in store.result.ranking
+    )
+    assert str(store.result.importances["feature"].iloc[0]) in note
     assert parent.inputs is not None
     dataset = parent.inputs.dataset_inputs[0].dataset
     assert store.result.data_digest.startswith(dataset.digest)
@@ -181,8 +194,20 @@ def test_each_version_has_a_card(store: Store) -> None:
     card = registry.read_card(ref)
     assert card == client.get_model_version("carded", "1").description
     assert card.startswith("# carded, version 1: logistic_all")
-    for told in (ref.sha256, "season is unlearned", "protected attributes among them: none"):
+    for told in (ref.sha256, "season is unlearned", "Gender, age and country are no features"):
         assert told in card
+    groups = store.result.fairness.set_index(["slice", "value"])
+    assert len(groups) == 4
+    f, r = groups.loc[("gender", "f")], groups.loc[("gender", "unknown")]
+    assert (
+        f"| gender | f (few) | {f['customer_count']} | {f['churn_rate']:.3f} | "
+        f"{f['mean_probability']:.3f} | {f['calibration_bias']:+.3f} | "
+    ) in card
+    assert (f["reachable_share"], r["reachable_share"]) == (1, 0)
+    assert "Not known here, so not compared: age_band." in card
+    assert not set(store.result.predictions["customer_key"]) & set(
+        re.findall(r"[0-9a-f]{32}", card)
+    )
     for heading in ("Metrics, out of time", "Slices", "Calibration by test snapshot", "limits"):
         assert heading in card
 
