@@ -409,9 +409,10 @@ def against_truth(predictions: pd.DataFrame, names: list[str], home: Home, custo
             )
 
 
-def _arguments() -> argparse.Namespace:
+def arguments(told: str | None = None) -> argparse.Namespace:
+    """Return what the command line asks for; `told` is the help of the script."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=told, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", choices=list(DEFAULTS), required=True)
     parser.add_argument("--data", type=Path, help="folder of the source's files")
@@ -422,7 +423,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--timezone", default="UTC")
     parser.add_argument("--currency", default="EUR")
     parser.add_argument("--customers", type=int, default=5_000, help="of the simulated shop")
-    parser.add_argument("--max-rows", type=int, default=100_000, help="rows of a fit at most")
+    parser.add_argument(
+        "--max-rows", "--rows", type=int, default=100_000, help="rows of a fit at most"
+    )
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--predictions", type=Path, help="keep the predictions here (Parquet)")
     args = parser.parse_args()
@@ -442,7 +445,7 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     """Build, fit, measure, print."""
-    args = _arguments()
+    args = arguments(__doc__)
     os.environ.setdefault("HOLDFAST_SECRET", "a-simulated-shop-has-no-secrets")
 
     from orchestration.resources.dbt import prepare_manifest
