@@ -10,6 +10,7 @@ import pytest
 
 from orchestration.defs.daily import Made, Run, go_through
 from orchestration.defs.history import HistoryConfig, _wanted
+from orchestration.defs.models.assets import reachable
 from orchestration.defs.scores.assets import value_of
 from orchestration.resources.platform import Platform
 from orchestration.tables import CUSTOMER_VALUE, mart_tables
@@ -36,7 +37,12 @@ def run(home: Home, monkeypatch: pytest.MonkeyPatch) -> Run:
         "decimal": 0.0,
     }
     rows: list[dict[str, Any]] = [
-        {"lifecycle": "prospect", "days_since_created": 3, "is_margin_known": True},
+        {
+            "lifecycle": "prospect",
+            "days_since_created": 3,
+            "is_margin_known": True,
+            "has_post_consent": True,
+        },
         _buyer(silent=40, tenure=40, orders=1, gap=None),
         _buyer(silent=2, tenure=202, orders=11, gap=20.0),
     ]
@@ -135,3 +141,13 @@ def test_the_history_builds_what_a_training_of_value_reads(home: Home) -> None:
     wanted = _wanted(platform, HistoryConfig(end="2024-03-10"))
     assert wanted["customer_status"] == days_needed(date(2024, 3, 10), date(2023, 4, 1))
     assert wanted["customer_status"][-1] == date(2024, 3, 10)
+
+
+def test_who_may_be_contacted_is_told_by_the_last_status(run: Run) -> None:
+    keys = pd.Series([f"{i:032x}" for i in (2, 1, 0, 9)])  # the last is in no status
+    frame = pd.DataFrame({"customer_key": keys})
+    found = reachable(run.platform, DAY + timedelta(days=3), frame)
+    assert found.iloc[:3].tolist() == [True, False, False]
+    assert pd.isna(found.iloc[3])
+    before = reachable(run.platform, DAY - timedelta(days=1), frame)
+    assert before.isna().all()

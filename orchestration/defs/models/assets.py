@@ -123,10 +123,10 @@ def training_frame(platform: Platform, as_of: date) -> "pd.DataFrame":
     labelled = {day - timedelta(days=horizon) for day in matured}
     frame = frame[frame["is_churned"].notna() | ~frame["snapshot_date"].isin(labelled)]
     dates = [day + timedelta(days=horizon) for day in frame["snapshot_date"]]
-    return frame.assign(matured_date=dates, is_reachable=_reachable(platform, as_of, frame))
+    return frame.assign(matured_date=dates, is_reachable=reachable(platform, as_of, frame))
 
 
-def _reachable(platform: Platform, as_of: date, frame: "pd.DataFrame") -> "pd.Series":
+def reachable(platform: Platform, as_of: date, frame: "pd.DataFrame") -> "pd.Series":
     """Return whether each row's customer consents to any channel by `as_of`, the first rule of
     every campaign; missing where no status is published. No feature: fairness is told by it.
     """
