@@ -58,6 +58,19 @@ def test_scores_of_the_past_are_no_forecasts(enrolled: Enrolled) -> None:
         assert not scores["is_rescore"].any()
 
 
+def test_the_card_compares_scores_by_who_the_customers_are(enrolled: Enrolled) -> None:
+    """What is delivered of gender, birth year and country reaches the card, and consent with it."""
+    from ml.registry import read_card
+
+    card = read_card(platform(enrolled.home).models.resolve(CHURN_MODEL))
+    assert "Gender, age and country are no features of the model." in card
+    rows = [line.split(" | ") for line in card.splitlines() if line.startswith("| ")]
+    told = {row[0].removeprefix("| "): row for row in rows if len(row) == 9}
+    assert {"gender", "age_band", "country"} <= told.keys()
+    assert "not compared" not in card
+    assert told["gender"][-1].removesuffix(" |").endswith("%")  # who may be contacted is known
+
+
 def test_which_version_scores(
     copy: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
