@@ -358,6 +358,8 @@ def _reading(
         f"{name}: {row['effect'] * unit:+.2f}{sign} per customer [{low:+.2f}, {high:+.2f}], "
         f"{row['status'].replace('_', ' ')}"
     )
+    if row["status"] != "ok":
+        text += f": {row['reason']}"
     true = truths.get((row["campaign_id"], row["arm"], row["metric"]))
     if true is not None:
         text += f"; simulated truth {true * unit:+.2f}"
