@@ -27,7 +27,6 @@ COLUMNS = [
     "session_count_30d",
 ]
 MAIL = ["email_open", "email_click"]
-AGGREGATES = ["int_customer_days", "int_customer_sessions"]
 Arm = Callable[[], Callable[[], Any]]
 
 EVENTS = """
@@ -46,48 +45,33 @@ def arms(facts: Path, mart: Mart, day: date, threads: int = 2) -> dict[str, Arm]
     os.environ["POLARS_MAX_THREADS"] = str(threads)  # read when polars is first imported
     ours = partial(_mart, facts, mart, day, threads)
     return {
-        "mart, from raw events": lambda: ours(from_days=False),
-        "mart, from customer-days": lambda: ours(from_days=True),
-        "mart, not written, from raw events": lambda: ours(False, kind="VIEW"),
-        "mart, not written, from customer-days": lambda: ours(True, kind="VIEW"),
-        "mart, numbers, not written, from raw events": lambda: ours(False, "VIEW", numbers=True),
-        "mart, numbers, not written, from customer-days": lambda: ours(True, "VIEW", numbers=True),
-        "pandas, from raw events": lambda: _pandas(facts, mart, day, from_days=False),
-        "pandas, from customer-days": lambda: _pandas(facts, mart, day, from_days=True),
-        "pandas, coded, from raw events": lambda: _pandas(facts, mart, day, False, is_coded=True),
-        "pandas, coded, from customer-days": lambda: _pandas(facts, mart, day, True, is_coded=True),
-        "polars, from raw events": lambda: _polars(facts, mart, day, from_days=False),
-        "polars, from customer-days": lambda: _polars(facts, mart, day, from_days=True),
-        "polars, numbers, from raw events": lambda: _polars(facts, mart, day, False, numbers=True),
-        "polars, numbers, from customer-days": lambda: _polars(
-            facts, mart, day, True, numbers=True
-        ),
+        "mart": lambda: ours("TABLE"),
+        "mart, not written": lambda: ours("VIEW"),
+        "polars": lambda: _polars(facts, day),
+        "polars, days as bits": lambda: _polars(facts, day, is_bits=True),
+        "pandas": lambda: _pandas(facts, day),
+        "pandas, keys coded beforehand": lambda: _pandas(facts, day, is_coded=True),
+        "mart, not written, numbers": lambda: ours("VIEW", numbers=True),
+        "polars, numbers": lambda: _polars(facts, day, numbers=True),
     }
 
 
 def _mart(
-    facts: Path,
-    mart: Mart,
-    day: date,
-    threads: int,
-    from_days: bool,
-    kind: str = "TABLE",
-    numbers: bool = False,
+    facts: Path, mart: Mart, day: date, threads: int, kind: str, numbers: bool = False
 ) -> Callable[[], Any]:
-    """The mart's models as tables, as it is used, or as views: one query that keeps nothing."""
+    """The mart's model as a table, as it is used, or as a view: one query that keeps nothing."""
     connection = open_raw(facts, threads=threads)
     key = "CAST(customer_key AS UUID)" if numbers else "customer_key"
     connection.execute("DROP VIEW raw.events")
     connection.execute(
         f"CREATE TABLE raw.events AS SELECT * REPLACE ({key} AS customer_key) FROM facts.raw.events"
     )
-    build(connection, mart, [day], AGGREGATES if from_days else [])
-    names = ["int_customer_engagement"] if from_days else [*AGGREGATES, "int_customer_engagement"]
+    build(connection, mart, [day], [])
+    name = "int_customer_engagement"
 
     def ask() -> Any:
-        for name in names:
-            connection.execute(f"CREATE OR REPLACE {kind} intermediate.{name} AS {mart[name].sql}")
-        return _summary(connection, "intermediate.int_customer_engagement")
+        connection.execute(f"CREATE OR REPLACE {kind} intermediate.{name} AS {mart[name].sql}")
+        return _summary(connection, f"intermediate.{name}")
 
     return ask
 
@@ -103,18 +87,15 @@ def _answer(frame: Any) -> tuple[int, ...]:
     return len(frame), *(int(n) for c in columns for n in (c.sum(), (c * c).sum()))
 
 
-def _frames(facts: Path, mart: Mart, day: date, from_days: bool) -> list[Any]:
-    """Return the facts, or days and sessions of customers as known on the day, in Arrow tables."""
-    connection = open_raw(facts)
-    if not from_days:
-        return [connection.execute(EVENTS).to_arrow_table()]
-    build(connection, mart, [day], AGGREGATES)
-    return [connection.execute(f"FROM intermediate.{name}").to_arrow_table() for name in AGGREGATES]
+def _events(facts: Path) -> Any:
+    """Return the events in an Arrow table."""
+    return open_raw(facts).execute(EVENTS).to_arrow_table()
 
 
 def _polars(
-    facts: Path, mart: Mart, day: date, from_days: bool, numbers: bool = False
+    facts: Path, day: date, is_bits: bool = False, numbers: bool = False
 ) -> Callable[[], Any]:
+    """Lazily, as one writes it; or with the mart's own trick, days as bits of two numbers."""
     import polars as pl
 
     def number(digits: Any) -> Any:
@@ -127,99 +108,80 @@ def _polars(
         )
         return high.cast(pl.Int128) * pl.lit(2**64, dtype=pl.Int128) + low.cast(pl.Int128)
 
-    frames: list[Any] = [pl.from_arrow(table) for table in _frames(facts, mart, day, from_days)]
+    # An expert stores kinds as such.
+    frame: Any = pl.from_arrow(_events(facts))
+    frame = frame.with_columns(pl.col("event_type").cast(pl.Categorical))
     if numbers:
-        frames = [f.with_columns(number(pl.col("customer_key"))) for f in frames]
-    frame = frames[0].rechunk()
+        frame = frame.with_columns(number(pl.col("customer_key")))
+    frame = frame.rechunk()
     key, occurred = pl.col("customer_key"), pl.col("occurred_date")
     last = {n: occurred > day - timedelta(days=n) for n in (7, 30, 60)}
-    if not from_days:
-        # An expert stores kinds as such.
-        frame = frame.with_columns(pl.col("event_type").cast(pl.Categorical))
+    browsing, kind = ~pl.col("is_mail"), pl.col("event_type")
 
-    def from_raw() -> Any:
-        browsing, kind = ~pl.col("is_mail"), pl.col("event_type")
-        return (
+    def day_counts() -> list[Any]:
+        if not is_bits:
+            return [
+                occurred.filter(browsing & last[30]).n_unique().alias("event_day_count_30d"),
+                occurred.filter(browsing).n_unique().alias("event_day_count_90d"),
+            ]
+        bit, near = pl.col("bit"), pl.col("age") < 45
+        low, high = (bit.filter(browsing & half).bitwise_or() for half in (near, ~near))
+        in_30_days = low & pl.lit(2**30 - 1, dtype=pl.Int64)
+        return [
+            in_30_days.bitwise_count_ones().fill_null(0).alias("event_day_count_30d"),
+            (low.bitwise_count_ones().fill_null(0) + high.bitwise_count_ones().fill_null(0)).alias(
+                "event_day_count_90d"
+            ),
+        ]
+
+    def ask() -> Any:
+        kept = (
             frame.lazy()
             .filter(occurred > day - timedelta(days=90), pl.col("known_date") <= pl.lit(day))
             .with_columns(is_mail=kind.is_in(MAIL))
-            .group_by(key)
-            .agg(
-                *((browsing & last[n]).sum().alias(f"event_count_{n}d") for n in (7, 30, 60)),
-                browsing.sum().alias("event_count_90d"),
-                occurred.filter(browsing & last[30]).n_unique().alias("event_day_count_30d"),
-                occurred.filter(browsing).n_unique().alias("event_day_count_90d"),
-                ((kind == "view") & last[30]).sum().alias("view_count_30d"),
-                ((kind == "add_to_cart") & last[30]).sum().alias("cart_count_30d"),
-                (kind == "email_open").sum().alias("email_open_count_90d"),
-                (kind == "email_click").sum().alias("email_click_count_90d"),
-                pl.col("session_id")
-                .filter(browsing & last[30])
-                .drop_nulls()
-                .n_unique()
-                .alias("session_count_30d"),
-            )
         )
-
-    def from_customer_days() -> Any:
-        shopped = pl.col("event_count") > 0
-        sessions = frames[1].lazy().group_by(key).agg(session_count_30d=pl.len())
-        return (
-            frame.lazy()
-            .group_by(key)
-            .agg(
-                *(
-                    pl.col("event_count").filter(last[n]).sum().alias(f"event_count_{n}d")
-                    for n in (7, 30, 60)
-                ),
-                pl.col("event_count").sum().alias("event_count_90d"),
-                (shopped & last[30]).sum().alias("event_day_count_30d"),
-                shopped.sum().alias("event_day_count_90d"),
-                pl.col("view_count").filter(last[30]).sum().alias("view_count_30d"),
-                pl.col("cart_count").filter(last[30]).sum().alias("cart_count_30d"),
-                pl.col("email_open_count").sum().alias("email_open_count_90d"),
-                pl.col("email_click_count").sum().alias("email_click_count_90d"),
-            )
-            .join(sessions, on="customer_key", how="left")
-            .with_columns(pl.col("session_count_30d").fill_null(0))
+        if is_bits:
+            kept = kept.with_columns(
+                age=pl.lit(day).cast(pl.Int32) - occurred.cast(pl.Int32)
+            ).with_columns(bit=pl.lit(2, dtype=pl.Int64).pow(pl.col("age") % 45))
+        query = kept.group_by(key).agg(
+            *((browsing & last[n]).sum().alias(f"event_count_{n}d") for n in (7, 30, 60)),
+            browsing.sum().alias("event_count_90d"),
+            *day_counts(),
+            ((kind == "view") & last[30]).sum().alias("view_count_30d"),
+            ((kind == "add_to_cart") & last[30]).sum().alias("cart_count_30d"),
+            (kind == "email_open").sum().alias("email_open_count_90d"),
+            (kind == "email_click").sum().alias("email_click_count_90d"),
+            pl.col("session_id")
+            .filter(browsing & last[30])
+            .drop_nulls()
+            .n_unique()
+            .alias("session_count_30d"),
         )
-
-    query = from_customer_days if from_days else from_raw
-
-    def ask() -> Any:
-        answer = query().collect()
-        return _answer(answer)
+        return _answer(query.collect())
 
     return ask
 
 
-def _pandas(
-    facts: Path, mart: Mart, day: date, from_days: bool, is_coded: bool = False
-) -> Callable[[], Any]:
+def _pandas(facts: Path, day: date, is_coded: bool = False) -> Callable[[], Any]:
     import numpy as np
     import pandas as pd
 
-    frames = [table.to_pandas() for table in _frames(facts, mart, day, from_days)]
-    frame = frames[0]
+    frame = _events(facts).to_pandas()
     for name in ("occurred_date", "known_date"):
         frame[name] = frame[name].astype("datetime64[s]")
     # An expert stores kinds as such. Keys that somebody has coded before are a row of their own:
     # sources deliver text, and coding it is most of the work.
-    if not from_days:
-        frame["event_type"] = frame["event_type"].astype("category")
+    frame["event_type"] = frame["event_type"].astype("category")
     if is_coded:
-        for name in {"customer_key", "session_id"} & set(frame):
+        for name in ("customer_key", "session_id"):
             frame[name] = frame[name].astype("category")
-        for other in frames[1:]:
-            other["customer_key"] = pd.Categorical(
-                other["customer_key"], categories=frame["customer_key"].cat.categories
-            )
     now = pd.Timestamp(day)
 
     def since(rows: Any, days: int) -> Any:
         return rows["occurred_date"] > now - pd.Timedelta(days=days)
 
-    def from_raw() -> Any:
+    def answer() -> Any:
         kept = frame[since(frame, 90) & (frame["known_date"] <= now)]
         kind = kept["event_type"]
         browsing = ~kind.isin(MAIL)
@@ -234,42 +196,18 @@ def _pandas(
         }
         return distinct(kept, browsing, flags)
 
-    def from_customer_days() -> Any:
-        last = {n: since(frame, n) for n in (7, 30, 60)}
-        shopped = frame["event_count"] > 0
-        flags = {f"event_count_{n}d": frame["event_count"] * last[n] for n in last}
-        flags |= {
-            "event_count_90d": frame["event_count"],
-            "view_count_30d": frame["view_count"] * last[30],
-            "cart_count_30d": frame["cart_count"] * last[30],
-            "email_open_count_90d": frame["email_open_count"],
-            "email_click_count_90d": frame["email_click_count"],
-            "event_day_count_30d": shopped & last[30],
-            "event_day_count_90d": shopped,
-        }
-        codes, keys = coded(frame["customer_key"])
-        answer = pd.DataFrame(flags).astype(np.int32).groupby(codes, sort=False).sum()
-        sessions = frames[1]["customer_key"]
-        found = sessions.cat.codes.to_numpy() if is_coded else keys.get_indexer(sessions)
-        counts = np.bincount(found, minlength=len(keys))
-        answer["session_count_30d"] = counts[answer.index]
-        return answer
-
-    def coded(column: Any) -> tuple[Any, Any]:
-        """Return a number for each value, and the values."""
-        if is_coded:
-            return column.cat.codes.to_numpy(), column.cat.categories
-        codes, values = pd.factorize(column)
-        return codes, pd.Index(values)
+    def coded(column: Any) -> Any:
+        """Return a number for each value."""
+        return column.cat.codes.to_numpy() if is_coded else pd.factorize(column)[0]
 
     def distinct(kept: Any, browsing: Any, flags: dict[str, Any]) -> Any:
-        codes, _ = coded(kept["customer_key"])
+        codes = coded(kept["customer_key"])
         answer = pd.DataFrame(flags).astype(np.int32).groupby(codes, sort=False).sum()
         rows = pd.DataFrame(
             {
                 "customer": codes,
                 "day": kept["occurred_date"].to_numpy().astype("datetime64[D]").astype(np.int32),
-                "session": coded(kept["session_id"])[0],
+                "session": coded(kept["session_id"]),
             }
         )[browsing.to_numpy()]
         recent = since(kept, 30).to_numpy()[browsing.to_numpy()]
@@ -286,10 +224,7 @@ def _pandas(
             answer[name] = counts.reindex(answer.index, fill_value=0)
         return answer
 
-    query = from_customer_days if from_days else from_raw
-
     def ask() -> Any:
-        answer = query()
-        return _answer(answer)
+        return _answer(answer())
 
     return ask

@@ -6,9 +6,9 @@
     So a measure on day D is the sum over the facts whose interval holds D, and between two days it
     changes by what enters and what leaves. From this follow both paths:
 
-      one day    facts whose interval holds it, summed per customer
-      a range    its first day as one day, and from there what enters and leaves, per customer and
-                 day; a running sum; each state spread over the days on which it stood
+      one day    one aggregation, straight from the facts
+      a range    its first day likewise, and from there what enters and leaves, per customer and day;
+                 a running sum; each state spread over the days on which it stood
 
     A range therefore costs the facts in the window on its first day and the changes within it, not
     days x facts x windows. Distinct counts use the same form: of the intervals of one thing, each
@@ -17,126 +17,100 @@
 #}
 
 {#
-    CTEs `<group>_facts`, ..., and last `<group>_measured`: snapshot_date, customer_key and a column
-    per measure and window, for customers with any fact in reach of a requested day. Counts and sums
-    of nothing are zero.
+    CTEs `<group>_...`, and last `<group>_measured`: snapshot_date, customer_key and a column per
+    measure and window, for customers with any fact in reach of a requested day. Counts and sums of
+    nothing are zero.
 
     `facts` names a CTE or relation with customer_key, known_date, superseded_date, and what the
-    declaration refers to. Facts are `summed` if on any one day at most one is known for each thing
-    that is counted once: one day need not look for a second.
+    declaration refers to. Where a customer has many of a day, `dense`, a range adds those up first.
 #}
-{% macro windowed(group, facts, summed=false) -%}
+{% macro windowed(group, facts, dense=false) -%}
     {%- do ref('int_snapshot_dates') -%}  {# dbt parses one day, where it does not occur #}
-    {%- set plan = _window_plan(group, is_once=summed and is_one_day()) -%}
-
-    -- What entered before the first day is there on it; what enters after the last never does.
-    {{ group }}_facts as (
-        select
-            customer_key,
-            known_date,
-            bounds.first_date,
-            bounds.last_date
-            {%- for enter in plan.enters %},
-            case when {{ enter }} <= bounds.last_date then greatest({{ enter }}, bounds.first_date) end as enter_{{ loop.index0 }}
-            {%- endfor %}
-            {%- for exit in plan.exits %},
-            {{ exit }} as exit_{{ loop.index0 }}
-            {%- endfor %}
-            {%- for value in plan.terms %},
-            {{ value }} as value_{{ loop.index0 }}
-            {%- endfor %}
-            {%- for column in plan.things %},
-            {{ column }} as item_{{ loop.index0 }}
-            {%- endfor %}
-        from {{ facts }}
-        cross join ({{ bounds() }}) as bounds
-        where
-            known_date <= bounds.last_date
-            and superseded_date > bounds.first_date
-            {%- if plan.reaches | length > 0 %}
-            and ({% for reach in plan.reaches %}{{ reach }} > bounds.first_date{{ ' or ' if not loop.last }}{% endfor %})
-            {%- endif %}
-    ),
-
-    {{ _begun(group, plan) }},
-
-    {% if is_one_day() -%}
-    {{ group }}_measured as (
-        select
-            snapshot_date,
-            customer_key
-            {%- for c in plan.columns %},
-            {{ _result(c, c.name) }} as {{ c.name }}
-            {%- endfor %}
-        from {{ group }}_begun
-    )
+    {%- set columns = _window_columns(group) -%}
+    {%- if is_one_day() -%}
+    {{ _measured_on_a_day(group, facts, columns) }}
     {%- else -%}
-    {{ _measured_over_a_range(group, plan) }}
-    {%- endif %}
+    {{ _measured_over_a_range(group, facts, columns, dense) }}
+    {%- endif -%}
 {%- endmacro %}
 
 
 {#
-    What the SQL needs of a group. enters, exits, terms, things: expressions, each once. columns:
-    a measure's name and kind, and which of those it is made of.
+    What a group declares, a column per measure and window. is_later: whether a fact may be known
+    before its clock, which it never is before that of its group. condition: which facts count; a
+    thing that is null is none. sum: what is added up of a fact, where it is not counted. things: of
+    what each counts once.
 #}
-{% macro _window_plan(group, is_once=false) -%}
+{% macro _window_columns(group) -%}
     {%- set declared = var('measures')[group] -%}
-    {%- set plan = {'enters': [], 'exits': [], 'terms': [], 'things': [], 'reaches': [], 'columns': []} -%}
+    {%- set clocks = [] -%}
+    {%- set columns = [] -%}
     {%- for measure, of in declared.measures.items() -%}
         {%- set clock = of.clock or declared.clock -%}
+        {%- set conditions = [of.where or of.count] if of.where or of.count else [] -%}
+        {%- for column in of.distinct or [] if column != clock -%}
+            {%- do conditions.append(column ~ ' is not null') -%}
+        {%- endfor -%}
+        {%- set sum = none -%}
+        {%- if of.amount -%}{%- set sum = _as_number('coalesce(' ~ of.amount ~ ', 0) * 10000') -%}
+        {%- elif of.sum -%}{%- set sum = _as_number('coalesce(' ~ of.sum ~ ', 0)') -%}
+        {%- endif -%}
         {%- for window in of.windows -%}
-            {%- set begin = clock if not of.from else add_days(clock, of.from) -%}
-            {#- A fact is never known before its group's clock. -#}
-            {%- set enter -%}
-                {%- if clock == declared.clock and not of.from -%} known_date
-                {%- elif clock == declared.clock -%} greatest(known_date, {{ begin }})
-                {%- else -%} case when {{ clock }} is not null then greatest(known_date, {{ begin }}) end
-                {%- endif -%}
-            {%- endset -%}
-            {%- set ends = [] -%}
-            {%- if window is not none -%}{%- do ends.append(add_days(clock, window)) -%}{%- endif -%}
-            {%- if of.until -%}
-                {%- do ends.append("coalesce(" ~ of.until ~ ", " ~ end_of_time() ~ ")") -%}
-            {%- endif -%}
-            {%- set exit = 'least(superseded_date, ' ~ ends | join(', ') ~ ')' -%}
-            {%- if window is not none -%}{%- do _once(plan.reaches, add_days(clock, of.windows | max)) -%}{%- endif -%}
-            {%- set value -%}
-                {%- if of.amount -%} {{ _as_number('coalesce(' ~ of.amount ~ ', 0) * 10000') }}
-                {%- elif of.sum -%} {{ _as_number('coalesce(' ~ of.sum ~ ', 0)') }}
-                {%- else -%} {{ _as_number('case when ' ~ (of.where or of.count) ~ ' then 1 else 0 end') }}
-                {%- endif -%}
-            {%- endset -%}
-            {%- do _once(plan.enters, enter | trim) -%}
-            {%- do _once(plan.exits, exit) -%}
-            {%- do _once(plan.terms, value | trim) -%}
-            {%- set items = [] -%}
-            {%- for column in of.distinct or [] -%}
-                {%- do _once(plan.things, column) -%}
-                {%- do items.append('item_' ~ plan.things.index(column)) -%}
-            {%- endfor -%}
-            {%- do plan.columns.append({
+            {%- do columns.append({
                 'name': of.name or measure ~ '_' ~ window ~ 'd',
-                'is_distinct': of.distinct is defined and not is_once,
-                'is_whole': of.amount is not defined,
-                'enter': 'enter_' ~ plan.enters.index(enter | trim),
-                'exit': 'exit_' ~ plan.exits.index(exit),
-                'value': 'value_' ~ plan.terms.index(value | trim),
-                'things': items,
-                'items': items | join(', '),
+                'clock': clock,
+                'age': 'age_' ~ _once(clocks, clock),
+                'is_later': clock != declared.clock,
+                'from': of.from or 0,
+                'window': window,
+                'until': of.until,
+                'condition': conditions | join(' and '),
+                'sum': sum,
+                'is_amount': of.amount is defined,
+                'things': of.distinct or [],
             }) -%}
         {%- endfor -%}
     {%- endfor -%}
-    {#- An open window reaches every day. -#}
-    {%- for of in declared.measures.values() -%}
-        {%- if none in of.windows -%}{%- do plan.update({'reaches': []}) -%}{%- endif -%}
-    {%- endfor -%}
-    {{ return(plan) }}
+    {{ return(columns) }}
 {%- endmacro %}
 
+{# The place of an item in a list that holds each once. #}
 {% macro _once(list, item) -%}
     {%- if item not in list -%}{%- do list.append(item) -%}{%- endif -%}
+    {{ return(list.index(item)) }}
 {%- endmacro %}
+
+
+{#
+    Of facts, those that were known by some day and are in reach of a window; beside each the first
+    and the last requested day, and how many days old it was on the first by each clock. An open
+    window reaches every day.
+#}
+{% macro _in_reach(facts, columns, known_by='bounds.last_date') -%}
+    (
+            select
+                facts.*,
+                bounds.first_date,
+                bounds.last_date
+                {%- for age, aged in columns | groupby('age') %},
+                {{ days_between(aged[0].clock, 'bounds.first_date') }} as {{ age }}
+                {%- endfor %}
+            from {{ facts }} as facts
+            cross join ({{ bounds() }}) as bounds
+            where
+                known_date <= {{ known_by }}
+                and superseded_date > bounds.first_date
+                {%- if none not in columns | map(attribute='window') | list %}
+                and (
+                    {%- for clock, of in columns | groupby('clock') -%}
+                    {{ clock }} > {{ add_days(first_date(), '-' ~ of | map(attribute='window') | max) }}
+                    {%- if not loop.last %} or {% endif -%}
+                    {%- endfor -%}
+                )
+                {%- endif %}
+        ) as in_reach
+{%- endmacro %}
+
 
 {#
     What is added up is a whole number in a double, an amount in ten-thousandths: exact in any order
@@ -148,91 +122,244 @@
 {%- endmacro %}
 
 {% macro _result(column, expression) -%}
-    {%- if column.is_whole -%} cast(coalesce({{ expression }}, 0) as bigint)
-    {%- else -%} {{ amount('coalesce(' ~ expression ~ ', 0) / 10000') }}
+    {%- if column.is_amount -%} {{ amount(expression ~ ' / 10000') }}
+    {%- else -%} cast({{ expression }} as bigint)
     {%- endif -%}
 {%- endmacro %}
 
 
-{#
-    CTE `<group>_begun`: every measure per customer on the first requested day, as it is added up.
-    One day needs no more; a range goes on from it.
-#}
-{% macro _begun(group, plan) -%}
-    {%- set distincts = plan.columns | selectattr('is_distinct') | list -%}
-    {{ group }}_sums as (
-        select
-            customer_key
-            {%- for c in plan.columns | rejectattr('is_distinct') %},
-            sum(case when {{ c.enter }} = first_date and {{ c.exit }} > first_date then {{ c.value }} end) as {{ c.name }}
-            {%- endfor %}
-        from {{ group }}_facts
-        where known_date <= first_date
-        group by customer_key
-    ),
-
-    {{ _things(group, plan) }}
-    {%- for items, columns in distincts | groupby('items') %}
-    {{ group }}_counts_{{ loop.index0 }} as (
-        select
-            customer_key
-            {%- for c in columns %},
-            count(case when enter_{{ loop.index0 }} = first_date then 1 end) as {{ c.name }}
-            {%- endfor %}
-        from {{ group }}_things_{{ loop.index0 }}
-        group by customer_key
-    ),
-
-    {% endfor -%}
-    {{ group }}_begun as (
+{% macro _measured_on_a_day(group, facts, columns) -%}
+    {{ group }}_measured as (
         select
             {{ first_date() }} as snapshot_date,
-            sums.customer_key
-            {%- for c in plan.columns %},
-            {{ 'cast(' ~ c.name ~ ' as double)' if c.is_distinct else c.name }} as {{ c.name }}
+            customer_key
+            {%- for c in columns %},
+            {{ _result(c, _on_the_first_day(c)) }} as {{ c.name }}
             {%- endfor %}
-        from {{ group }}_sums as sums
-        {%- for items, columns in distincts | groupby('items') %}
-        left join {{ group }}_counts_{{ loop.index0 }} as counts_{{ loop.index0 }}
-            on sums.customer_key = counts_{{ loop.index0 }}.customer_key
-        {%- endfor %}
+        from {{ _in_reach(facts, columns) }}
+        group by customer_key
+    )
+{%- endmacro %}
+
+{# A measure on the first requested day, as an aggregate of facts that are known on it. #}
+{% macro _on_the_first_day(column) -%}
+    {%- set tests = [column.condition] if column.condition else [] -%}
+    {%- if column.is_later or column.from -%}{%- do tests.append(column.age ~ ' >= ' ~ column.from) -%}{%- endif -%}
+    {%- if column.until -%}{%- do tests.append('coalesce(' ~ column.until ~ ' > first_date, true)') -%}{%- endif -%}
+    {%- if column.things == [column.clock] and column.window is not none -%}
+        {{ return(_day_count(column, tests)) }}
+    {%- endif -%}
+    {%- if column.window is not none -%}{%- do tests.append(column.age ~ ' < ' ~ column.window) -%}{%- endif -%}
+    {%- set test = tests | join(' and ') or 'true' -%}
+    {%- if column.things -%}count(distinct {{ one_of(column.things) }}) filter (where {{ test }})
+    {%- elif column.sum -%}{{ sum_if(column.sum, test) }}
+    {%- else -%}count(case when {{ test }} then 1 end)
+    {%- endif -%}
+{%- endmacro %}
+
+{# Different days are bits of numbers, 60 to a number: one pass for all windows, and no row for a day. #}
+{% macro _day_count(column, tests) -%}
+    {%- for first in range(0, column.window, 60) -%}
+        {%- set within = tests + [column.age ~ ' between ' ~ first ~ ' and ' ~ (first + 59)] -%}
+        {{ ' + ' if not loop.first }}coalesce(bit_count(
+                {{- '' }}bit_or(case when {{ within | join(' and ') }} then {{ power_of_two(column.age ~ ' - ' ~ first) }} end)
+                {%- if column.window < first + 60 %} & {{ 2 ** (column.window - first) - 1 }}{% endif -%}
+            ), 0)
+    {%- endfor -%}
+{%- endmacro %}
+
+
+{# Some columns as one value, to be counted once. #}
+{% macro one_of(columns) -%}
+    {{ return(columns[0] if columns | length == 1 else adapter.dispatch('one_of')(columns)) }}
+{%- endmacro %}
+
+{% macro default__one_of(columns) -%}
+    row({{ columns | join(', ') }})
+{%- endmacro %}
+
+{% macro spark__one_of(columns) -%}
+    struct({{ columns | join(', ') }})
+{%- endmacro %}
+
+{# The whole number in which that bit alone is set, the lowest being 0. #}
+{% macro power_of_two(bit) -%}
+    {{ return(adapter.dispatch('power_of_two')(bit)) }}
+{%- endmacro %}
+
+{% macro default__power_of_two(bit) -%}
+    (cast(1 as bigint) << ({{ bit }}))
+{%- endmacro %}
+
+{% macro spark__power_of_two(bit) -%}
+    shiftleft(cast(1 as bigint), {{ bit }})
+{%- endmacro %}
+
+
+{#
+    Most of what a range costs is a running sum, by the number. So two counts share a number, of which
+    the second is worth 2^26 of the first: exact, as no customer has 67 million facts.
+#}
+{% macro _measured_over_a_range(group, facts, columns, dense) -%}
+    {%- set plan = _range_plan(columns) -%}
+    {{ group }}_facts as (
+        select
+            customer_key,
+            first_date,
+            last_date
+            {%- for enter in plan.enters %},
+            case when {{ enter }} <= last_date then greatest({{ enter }}, first_date) end as enter_{{ loop.index0 }}
+            {%- endfor %}
+            {%- for exit in plan.exits %},
+            {{ exit }} as exit_{{ loop.index0 }}
+            {%- endfor %}
+            {%- for term in plan.terms %},
+            {{ 'sum(' ~ term ~ ')' if dense else term }} as term_{{ loop.index0 }}
+            {%- endfor %}
+            {%- for thing in plan.things %},
+            {{ thing }} as thing_{{ loop.index0 }}
+            {%- endfor %}
+        from {{ _in_reach(facts, columns) }}
+        {%- if dense %}
+        group by customer_key, first_date, last_date, known_date, superseded_date, {{ plan.apart | join(', ') }}
+        {%- endif %}
+    ),
+
+    {{ group }}_begun as (
+        select
+            1 as snapshot_number,
+            customer_key
+            {%- for number in plan.numbers %},
+            {% for c in number -%}
+            {{ ' + ' if not loop.first }}cast({{ _on_the_first_day(c) }} as double) * {{ c.worth }}
+            {%- endfor %} as number_{{ loop.index0 }}
+            {%- endfor %}
+        from {{ _in_reach(facts, columns, known_by='bounds.first_date') }}
+        group by customer_key
+    ),
+
+    {{ _pieces(group, columns | selectattr('things') | list) }}
+    {{ group }}_changes as (
+        {{ _changes(group, plan, columns) }}
+    ),
+
+    -- A change between two requested days is seen on the later one.
+    {{ group }}_steps as (
+        select * from {{ group }}_begun
+        union all
+        select
+            calendar.snapshot_number,
+            changes.customer_key
+            {%- for number in plan.numbers %},
+            sum(changes.number_{{ loop.index0 }}) as number_{{ loop.index0 }}
+            {%- endfor %}
+        from {{ group }}_changes as changes
+        inner join ({{ calendar() }}) as calendar
+            on changes.change_date = calendar.calendar_date
+        group by calendar.snapshot_number, changes.customer_key
+    ),
+
+    {{ group }}_sums as (
+        select
+            snapshot_number as from_number,
+            customer_key,
+            {{ until_number() }}
+            {%- for number in plan.numbers %},
+            coalesce(sum(number_{{ loop.index0 }}) over (
+                partition by customer_key
+                order by snapshot_number
+                rows between unbounded preceding and current row
+            ), 0) as number_{{ loop.index0 }}
+            {%- endfor %}
+        from {{ group }}_steps
+    ),
+
+    {{ group }}_states as (
+        select
+            from_number,
+            customer_key,
+            until_number
+            {%- for number in plan.numbers %}
+            {%- set shared = 'number_' ~ loop.index0 %}
+            {%- set high = 'floor(' ~ shared ~ ' / ' ~ number[-1].worth ~ ')' %}
+            {%- for c in number %},
+           {{ _result(c, shared if number | length == 1 else high if loop.last else shared ~ ' - ' ~ high ~ ' * ' ~ number[-1].worth) }}
+                as {{ c.name }}
+            {%- endfor %}
+            {%- endfor %}
+        from {{ group }}_sums
+    ),
+
+    {{ group }}_measured as (
+        {{ on_each_day(group ~ '_states', columns | map(attribute='name')) }}
     )
 {%- endmacro %}
 
 
 {#
-    CTEs `<group>_things_<n>`: per customer and thing that is counted once, over which days it is in
-    sight, and whether these hang together.
+    What the SQL of a range needs. enters, exits, terms, things: expressions, each once; a column
+    names those that it is made of. apart: in what dense facts differ that are not added up. numbers:
+    the columns that share one, and what each is worth in it.
 #}
-{% macro _things(group, plan) -%}
-    {%- for items, columns in plan.columns | selectattr('is_distinct') | groupby('items') -%}
-    {{ group }}_things_{{ loop.index0 }} as (
+{% macro _range_plan(columns) -%}
+    {%- set plan = {'enters': [], 'exits': [], 'terms': [], 'things': [], 'apart': [], 'numbers': []} -%}
+    {%- set counts = columns | rejectattr('sum') | list -%}
+    {%- for c in columns -%}
+        {%- set enter = 'known_date' -%}
+        {%- if c.is_later or c.from -%}
+            {%- set begin = add_days(c.clock, c.from) if c.from else c.clock -%}
+            {%- set enter = 'case when ' ~ c.clock ~ ' is not null then greatest(known_date, ' ~ begin ~ ') end' -%}
+        {%- endif -%}
+        {%- set ends = ['superseded_date'] -%}
+        {%- if c.window is not none -%}{%- do ends.append(add_days(c.clock, c.window)) -%}{%- endif -%}
+        {%- if c.until -%}{%- do ends.append('coalesce(' ~ c.until ~ ', ' ~ end_of_time() ~ ')') -%}{%- endif -%}
+        {%- set term = c.sum or _as_number('case when ' ~ (c.condition or 'true') ~ ' then 1 else 0 end') -%}
+        {%- set things = [] -%}
+        {%- for column in c.things -%}{%- do things.append('thing_' ~ _once(plan.things, column)) -%}{%- endfor -%}
+        {%- for column in [c.clock, c.until] + c.things if column -%}{%- do _once(plan.apart, column) -%}{%- endfor -%}
+        {%- set is_second = not c.sum and counts.index(c) % 2 == 1 -%}
+        {%- do c.update({
+            'enter': 'enter_' ~ _once(plan.enters, enter),
+            'exit': 'exit_' ~ _once(plan.exits, 'least(' ~ ends | join(', ') ~ ')'),
+            'term': 'term_' ~ _once(plan.terms, term | trim),
+            'keys': things | join(', '),
+            'worth': 67108864 if is_second else 1,
+        }) -%}
+        {%- if is_second -%}
+            {%- do (plan.numbers | selectattr('0', 'sameas', counts[counts.index(c) - 1]) | first).append(c) -%}
+        {%- else -%}{%- do plan.numbers.append([c]) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(plan) }}
+{%- endmacro %}
+
+
+{#
+    CTEs `<group>_<column>_pieces`: per customer and thing that is counted once, the days over which
+    it is in sight: whole, or in pieces.
+#}
+{% macro _pieces(group, columns) -%}
+    {%- for keys, counted in columns | groupby('keys') -%}
+    {%- set things = group ~ '_things_' ~ loop.index0 -%}
+    {{ things }} as (
         select
             customer_key,
             first_date,
             last_date,
-            {{ items }}
-            {%- for c in columns %}
-            {%- set is_counted = c.value ~ ' = 1 and ' ~ c.exit ~ ' > ' ~ c.enter %},
-            min(case when {{ is_counted }} then {{ c.enter }} end) as enter_{{ loop.index0 }},
-            max(case when {{ is_counted }} then {{ c.exit }} end) as exit_{{ loop.index0 }},
+            {{ keys }}
+            {%- for c in counted %}
+            {%- set is_seen = c.term ~ ' > 0 and ' ~ c.exit ~ ' > ' ~ c.enter %},
+            min(case when {{ is_seen }} then {{ c.enter }} end) as enter_{{ loop.index0 }},
+            max(case when {{ is_seen }} then {{ c.exit }} end) as exit_{{ loop.index0 }},
             -- Intervals that all hold one day, or end where others begin, are one.
-            max(case when {{ is_counted }} then {{ c.enter }} end)
-            <= min(case when {{ is_counted }} then {{ c.exit }} end) as is_whole_{{ loop.index0 }}
+            max(case when {{ is_seen }} then {{ c.enter }} end)
+            <= min(case when {{ is_seen }} then {{ c.exit }} end) as is_whole_{{ loop.index0 }}
             {%- endfor %}
         from {{ group }}_facts
-        group by customer_key, first_date, last_date, {{ items }}
+        group by customer_key, first_date, last_date, {{ keys }}
     ),
 
-    {% endfor -%}
-{%- endmacro %}
-
-
-{% macro _measured_over_a_range(group, plan) -%}
-    {%- set sums = plan.columns | rejectattr('is_distinct') | list -%}
-    {%- for items, columns in plan.columns | selectattr('is_distinct') | groupby('items') %}
-    {%- set things = group ~ '_things_' ~ loop.index0 %}
-    {%- for c in columns %}
+    {% for c in counted -%}
     -- Of the intervals of one thing, what those before them have not covered.
     {{ group }}_{{ c.name }}_pieces as (
         select
@@ -258,8 +385,7 @@
                 facts.{{ c.enter }} as enter_date,
                 facts.{{ c.exit }} as exit_date,
                 max(facts.{{ c.exit }}) over (
-                    partition by facts.customer_key
-                    {%- for item in c.things %}, facts.{{ item }}{% endfor %}
+                    partition by facts.customer_key, {{ keys.replace('thing_', 'facts.thing_') }}
                     order by facts.{{ c.enter }}, facts.{{ c.exit }}
                     rows between unbounded preceding and 1 preceding
                 ) as covered_date
@@ -267,103 +393,62 @@
             inner join {{ things }} as things
                 on
                     facts.customer_key = things.customer_key
-                    {%- for item in c.things %}
-                    and facts.{{ item }} is not distinct from things.{{ item }}
+                    {%- for key in keys.split(', ') %}
+                    and facts.{{ key }} = things.{{ key }}
                     {%- endfor %}
             where
                 not things.is_whole_{{ loop.index0 }}
-                and facts.{{ c.value }} = 1
+                and facts.{{ c.term }} > 0
                 and facts.{{ c.exit }} > facts.{{ c.enter }}
         ) as covered
         where exit_date > coalesce(covered_date, enter_date)
     ),
-    {%- endfor %}
-    {%- endfor %}
 
-    {{ group }}_changes as (
-        {%- for enter, columns in sums | groupby('enter') %}
-        {{ _change(group ~ '_facts', enter, plan, columns, 'case when {exit} > {enter} then {value} end') }}
-        where
-            {{ enter }} > first_date
-            and ({% for exit in columns | map(attribute='exit') | unique %}{{ exit }} > {{ enter }}{{ ' or ' if not loop.last }}{% endfor %})
-        {%- for exit, leaving in columns | groupby('exit') %}
-        union all
-        {{ _change(group ~ '_facts', exit, plan, leaving, '-{value}') }}
-        where {{ exit }} > {{ enter }} and {{ exit }} <= last_date
-        {%- endfor %}
-        {% if not loop.last %}union all{% endif %}
-        {%- endfor %}
-        {%- for c in plan.columns | selectattr('is_distinct') %}
-        {%- for date, change in [('enter_date', 1), ('exit_date', -1)] %}
-        {% if not (loop.first and c == plan.columns[0] and sums | length == 0) %}union all{% endif %}
-        {{ _change(group ~ '_' ~ c.name ~ '_pieces', date, plan, [c], _as_number(change)) }}
-        where {{ date }} > first_date and {{ date }} <= last_date
-        {%- endfor %}
-        {%- endfor %}
-    ),
-
-    {{ _spread(group, plan) }}
+    {% endfor -%}
+    {%- endfor -%}
 {%- endmacro %}
 
+
+{# What enters after the first day, and what leaves. #}
+{% macro _changes(group, plan, columns) -%}
+    {%- set changes = [] -%}
+    {%- for enter, entering in columns | rejectattr('things') | groupby('enter') -%}
+        {%- set lasting = [] -%}
+        {%- for exit, leaving in entering | groupby('exit') -%}
+            {%- do lasting.append(exit ~ ' > ' ~ enter) -%}
+            {%- do changes.append(
+                _change(group ~ '_facts', exit, plan, leaving, '-{term}')
+                ~ ' where ' ~ exit ~ ' > ' ~ enter ~ ' and ' ~ exit ~ ' <= last_date'
+            ) -%}
+        {%- endfor -%}
+        {%- do changes.append(
+            _change(group ~ '_facts', enter, plan, entering, 'case when {exit} > {enter} then {term} else 0 end')
+            ~ ' where ' ~ enter ~ ' > first_date and (' ~ lasting | join(' or ') ~ ')'
+        ) -%}
+    {%- endfor -%}
+    {%- for c in columns if c.things -%}
+        {%- for date, change in [('enter_date', 1), ('exit_date', -1)] -%}
+            {%- do changes.append(
+                _change(group ~ '_' ~ c.name ~ '_pieces', date, plan, [c], _as_number(change))
+                ~ ' where ' ~ date ~ ' > first_date and ' ~ date ~ ' <= last_date'
+            ) -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {{ changes | join('\n        union all\n        ') }}
+{%- endmacro %}
 
 {# One kind of change on a day: what it adds to some columns; nothing to the others. #}
 {% macro _change(relation, date, plan, columns, change) -%}
-        {%- set names = columns | map(attribute='name') | list -%}
         select
             customer_key,
             {{ date }} as change_date
-            {%- for c in plan.columns %},
-            {% if c.name in names -%}
-            {{ change.replace('{exit}', c.exit).replace('{enter}', c.enter).replace('{value}', c.value) }} as {{ c.name }}
-            {%- else -%} null as {{ c.name }}
-            {%- endif -%}
+            {%- for number in plan.numbers %},
+            {% for c in number if c in columns -%}
+            {{ ' + ' if not loop.first }}{{ change.replace('{exit}', c.exit).replace('{enter}', c.enter).replace('{term}', c.term) }} * {{ c.worth }}
+            {%- else -%} null
+            {%- endfor %} as number_{{ loop.index0 }}
             {%- endfor %}
         from {{ relation }}
-{%- endmacro %}
-
-
-{#
-    From what there is on the first requested day and the changes after it to the state on every
-    requested day: CTEs `<group>_steps`, `<group>_states` and `<group>_measured`.
-#}
-{% macro _spread(group, plan) -%}
-    -- A change between two requested days is seen on the later one.
-    {{ group }}_steps as (
-        select
-            1 as snapshot_number,
-            customer_key
-            {%- for c in plan.columns %},
-            {{ c.name }}
-            {%- endfor %}
-        from {{ group }}_begun
-        union all
-        select
-            calendar.snapshot_number,
-            changes.customer_key
-            {%- for c in plan.columns %},
-            sum(changes.{{ c.name }}) as {{ c.name }}
-            {%- endfor %}
-        from {{ group }}_changes as changes
-        inner join ({{ calendar() }}) as calendar
-            on changes.change_date = calendar.calendar_date
-        group by calendar.snapshot_number, changes.customer_key
-    ),
-
-    {{ group }}_states as (
-        select
-            snapshot_number as from_number,
-            customer_key,
-            {{ until_number() }}
-            {%- for c in plan.columns %},
-            {{ _result(c, 'sum(' ~ c.name ~ ') over (partition by customer_key order by snapshot_number rows between unbounded preceding and current row)') }}
-                as {{ c.name }}
-            {%- endfor %}
-        from {{ group }}_steps
-    ),
-
-    {{ group }}_measured as (
-        {{ on_each_day(group ~ '_states', plan.columns | map(attribute='name')) }}
-    )
 {%- endmacro %}
 
 
@@ -544,43 +629,9 @@
 {%- endmacro %}
 
 
-{#
-    For facts that are summed before windows are: what is known of a row on some requested day, and
-    which rows may be summed together: those known on the same days. Where only one day is asked for,
-    that day is all there is to say of when a row was known.
-#}
-{% macro known_within(row, bounds) -%}
-    {{ row }}.known_date <= {{ bounds }}.last_date and {{ row }}.superseded_date > {{ bounds }}.first_date
-{%- endmacro %}
-
-{% macro known_together(row) -%}
-    {%- if is_one_day() -%}
-    {{ first_date() }} as known_date,
-    {{ end_of_time() }} as superseded_date
-    {%- else -%}
-    {{ row }}.known_date,
-    {{ row }}.superseded_date
-    {%- endif -%}
-{%- endmacro %}
-
-{% macro known_apart(row) -%}
-    {%- if not is_one_day() -%}, {{ row }}.known_date, {{ row }}.superseded_date{%- endif -%}
-{%- endmacro %}
-
-
 {# The columns that a group of measures has. #}
 {% macro measure_columns(group) -%}
-    {{ return(_window_plan(group).columns | map(attribute='name') | list) }}
-{%- endmacro %}
-
-
-{# The days of the longest window that is declared in some groups. #}
-{% macro longest_window(groups) -%}
-    {%- set windows = [] -%}
-    {%- for group in groups -%}
-        {%- for of in var('measures')[group].measures.values() -%}{%- do windows.extend(of.windows) -%}{%- endfor -%}
-    {%- endfor -%}
-    {{ return(windows | max) }}
+    {{ return(_window_columns(group) | map(attribute='name') | list) }}
 {%- endmacro %}
 
 

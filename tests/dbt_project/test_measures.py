@@ -191,8 +191,15 @@ NEW: dict[str, tuple[str, str, int, str, Callable[[Knowledge, str], Any]]] = {
             Decimal(0),
         ),
     ),
-    # Longer than any window of events today: the days that are read must follow.
     "sum": (
+        "orders",
+        "item_count",
+        100,
+        "orders.item_count_365d",
+        lambda k, c: sum(o["units"] for o in k.valid(c, 100)),
+    ),
+    # Longer than any window of events today: the days that are read must follow.
+    "longest": (
         "engagement",
         "event_count",
         200,
@@ -243,7 +250,7 @@ def test_a_window_needs_nothing_but_its_declaration(dbt: Dbt, what: str, days: l
         snapshot_dates=[day.isoformat() for day in days],
         measures=with_new_windows(),
         faults={
-            "customer_features": (right, f"coalesce({alias}.{measure}_{window}d, 0)"),
+            "customer_features": {right: f"coalesce({alias}.{measure}_{window}d, 0)"},
         },
     )["customer_features"]
     other = 0

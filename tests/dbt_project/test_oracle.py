@@ -75,7 +75,7 @@ def test_features_of_one_day_alone(
 RANGE = [date(2024, 12, 20) + timedelta(days=i) for i in range(24)]
 
 
-def assert_features_of_a_range(dbt: Dbt, **faults: tuple[str, str]) -> None:
+def assert_features_of_a_range(dbt: Dbt, **faults: dict[str, str]) -> None:
     world = make_world(seed=4, late_share=0.3, redelivered_share=0.3)
     marts = dbt.run(world, snapshot_dates=[day.isoformat() for day in RANGE], faults=faults)
     for day in RANGE:
@@ -110,7 +110,7 @@ def test_features_of_every_day_of_a_range(dbt: Dbt) -> None:
 )
 def test_a_wrong_feature_would_be_noticed(dbt: Dbt, model: str, right: str, wrong: str) -> None:
     with pytest.raises(AssertionError, match=r"\(mart, by hand\)"):
-        assert_features_of_a_range(dbt, **{model: (right, wrong)})
+        assert_features_of_a_range(dbt, **{model: {right: wrong}})
 
 
 @pytest.mark.parametrize("days", [1, 2], ids=["one day", "many days"])

@@ -55,16 +55,16 @@ def test_the_future_changes_nothing(dbt: Dbt, seed: int, timezone: str) -> None:
             "coalesce(orders.cancelled_date <= periods.known_date, false)",
             "orders.cancelled_date is not null",
         ),
-        ("int_customer_days", "events.known_date <= bounds.last_date", "true"),
-        ("int_customer_orders", "greatest(known_date, delivered_date)", "known_date"),
+        ("int_customer_engagement", "known_date <= bounds.last_date", "true"),
+        ("int_customer_orders", "age_1 >= 0", "true"),
         (
             "int_order_lines",
             "coalesce(line_cancelled_date <= state_date, false)",
             "line_cancelled_date is not null",
         ),
-        ("int_customer_service", "greatest(known_date, closed_date)", "known_date"),
-        ("int_customer_service", "greatest(known_date, redeemed_date)", "known_date"),
-        ("int_customer_contacts", "greatest(known_date, opened_date)", "known_date"),
+        ("int_customer_service", "age_1 >= 0", "true"),
+        ("int_customer_service", "age_0 >= 0", "true"),
+        ("int_customer_contacts", "age_1 >= 0", "true"),
         ("churn_labels", "orders.known_date <= population.matured_date and", ""),
         ("stg_events", "where not ranked._is_current and", "where false and"),
         (
@@ -78,7 +78,7 @@ def test_a_leak_would_be_noticed(dbt: Dbt, model: str, right: str, wrong: str) -
     """Each way to look ahead makes the comparison above fail."""
     world = make_world(5, late_share=0.3, redelivered_share=0.3, customers=400)
     other, _ = change_the_future(world, D, 6, "Europe/Berlin")
-    faults = {model: (right, wrong)}
+    faults = {model: {right: wrong}}
     with pytest.raises(AssertionError, match="are different"):
         assert_same_rows(dbt.run(world, faults=faults), dbt.run(other, faults=faults))
 

@@ -1,20 +1,17 @@
 -- Browsing and e-mail engagement of each customer over windows that end with each requested day, as
 -- known at its end.
-with days as (
-    select * from {{ ref('int_customer_days') }}
+with events as (
+    select
+        customer_key,
+        event_type,
+        event_type not in ('email_open', 'email_click') as is_browsing,
+        occurred_date,
+        session_id,
+        known_date,
+        superseded_date
+    from {{ ref('stg_events') }}
 ),
 
-{{ windowed('engagement', 'days', summed=true) }},
+{{ windowed('engagement', 'events', dense=true) }}
 
-sessions as (
-    select * from {{ ref('int_customer_sessions') }}
-),
-
-{{ windowed('sessions', 'sessions', summed=true) }}
-
-select
-    engagement.*,
-    coalesce(sessions.session_count_30d, 0) as session_count_30d
-from engagement_measured as engagement
-left join sessions_measured as sessions
-    on engagement.snapshot_date = sessions.snapshot_date and engagement.customer_key = sessions.customer_key
+select * from engagement_measured
