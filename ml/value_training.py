@@ -766,7 +766,8 @@ def _purchases_of_champion(
     if serves is None:
         return np.full(len(block), np.nan)
     if not _is_out_of_time(champion, test.known):
-        return block[champion.purchase_recipes[str(window)]].to_numpy()
+        recipe = champion.purchase_recipes[str(window)]
+        return block[recipe].to_numpy() if recipe in block else np.full(len(block), np.nan)
     X = design(test.known, champion.model.purchases)
     return np.asarray(serves.predict_proba(X)[:, 1])
 

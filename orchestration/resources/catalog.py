@@ -110,10 +110,10 @@ class Catalog:
         # back, 45 ms a day in all. Never one of the process that this one was forked from.
         kept = self._kept
         if getattr(kept, "pid", None) != os.getpid():
-            kept.pid = os.getpid()
-            kept.connection = sqlite3.connect(self.path, timeout=30)
-            kept.connection.row_factory = sqlite3.Row
-            kept.connection.execute("pragma synchronous = normal")  # the Delta log is the truth
+            opened = sqlite3.connect(self.path, timeout=30)
+            opened.row_factory = sqlite3.Row
+            opened.execute("pragma synchronous = normal")  # the Delta log is the truth
+            kept.connection, kept.pid = opened, os.getpid()
         with kept.connection as connection:
             yield connection
 

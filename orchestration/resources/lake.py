@@ -187,12 +187,14 @@ class Lake:
         """Return all that was ever published of a day, oldest first; the last one stands."""
         delta = self._open(table)
         commits = [] if delta is None else sorted(delta.history(), key=lambda c: c["version"])
-        return [
+        found = [
             Publication(**facts, delta_version=commit["version"])
             for commit in commits
             for facts in json.loads(commit.get(METADATA_KEY) or "[]")
             if facts["partition"] == day.isoformat()
         ]
+        standing = self.publication(table, day)  # of a ledger without rows there is no commit
+        return found or ([standing] if standing else [])
 
     def holds(self, table: Table, day: date, content_hash: str) -> bool:
         """Return whether the rows of `day` can be read and have this hash."""

@@ -57,11 +57,17 @@ def test_an_audience_may_ask_for_what_is_published(home: Home) -> None:
         ("order_count_same_weeks_last_year", "number"),
     ):
         assert fields[name] == kind
-    assert "customer_key" not in fields
+    assert not {"customer_key", "gender", "birth_year"} & fields.keys()
     assert len(read_campaigns(home)) == 1
     path = home.campaigns / "winback.yaml"
     path.write_text(TEXT.replace("churn_probability", "churn_probabilty"))
     with pytest.raises(CampaignError, match=r"winback.yaml:12: audience.0: .*churn_probability"):
+        read_campaigns(home)
+    by_gender = '{field: gender, operator: "=", value: female}'
+    path.write_text(
+        TEXT.replace('{field: churn_probability, operator: ">=", value: 0.5}', by_gender)
+    )
+    with pytest.raises(CampaignError, match=r"winback.yaml:12: audience.0: .*gender"):
         read_campaigns(home)
 
 

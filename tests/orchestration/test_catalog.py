@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -48,6 +49,25 @@ def test_the_index_gives_back_what_it_was_given(catalog: Catalog) -> None:
     assert catalog.publication("things", "2024-03-01") == PUBLISHED
     assert catalog.publications("things") == {"2024-03-01": PUBLISHED}
     assert catalog.indexed_version("things") == 3
+
+
+def test_a_connection_that_failed_is_opened_again(catalog: Catalog) -> None:
+    catalog.index([PUBLISHED])
+    path, other = catalog.path, Catalog(catalog.path)
+    vars(other)["_kept"].__dict__.clear()  # as in a thread that has not asked yet
+    other.path = path / "no" / "such.sqlite"
+    for _ in range(2):
+        with pytest.raises(sqlite3.OperationalError, match="unable to open"):
+            other.publications("things")
+    other.path = path
+    assert other.publications("things") == {"2024-03-01": PUBLISHED}
+
+
+def test_every_thread_has_a_connection_of_its_own(catalog: Catalog) -> None:
+    catalog.index([PUBLISHED])
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: catalog.publications("things"), range(40)))
+    assert found == [{"2024-03-01": PUBLISHED}] * 40
 
 
 def test_the_index_never_goes_back(catalog: Catalog) -> None:

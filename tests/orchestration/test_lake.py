@@ -362,6 +362,7 @@ def test_a_day_on_which_nobody_was_drawn_is_a_day(lake: Lake) -> None:
     assert lake.merge_new(LEDGER, nobody, facts_of(LEDGER, D1, nobody)) == 0
     assert lake.days(LEDGER) == [D1]
     assert lake.read(LEDGER).num_rows == 0
+    assert [one.row_count for one in lake.versions(LEDGER, D1)] == [0]
 
 
 def test_the_ledger_is_read_in_order(lake: Lake) -> None:

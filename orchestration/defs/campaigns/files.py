@@ -39,6 +39,10 @@ _KINDS = {
 }
 
 
+# Nobody is chosen by gender or age: they are published so that scores can be compared by them.
+_NOT_ASKED = frozenset({"customer_key", "snapshot_date", "gender", "birth_year"})
+
+
 def audience_tables() -> tuple[Table, ...]:
     """Return the tables whose columns an audience may ask for, the first that has one wins."""
     mart = mart_tables()
@@ -54,7 +58,7 @@ def audience_context() -> dict[str, Any]:
         column.name: column
         for table in reversed(audience_tables())
         for column in table.columns
-        if column.type in _KINDS and column.name not in ("customer_key", "snapshot_date")
+        if column.type in _KINDS and column.name not in _NOT_ASKED
     }
     return {
         "fields": {name: _KINDS[column.type] for name, column in columns.items()},
