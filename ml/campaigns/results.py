@@ -22,6 +22,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ml.campaigns.integrity import (
+    Exposure,
+    differs,
+    exposure_on,
+    multiple_exposures,
+    recombined,
+)
 from ml.experiments.moments import Codes, Moments
 from ml.experiments.multiplicity import adjusted_p_values, non_inferiority
 from ml.experiments.power import minimum_detectable_effect
@@ -284,6 +291,7 @@ def read_out(
     *,
     eligible: Mapping[str, int] | None = None,
     past: pd.DataFrame | None = None,
+    others: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Return `COLUMNS`: one row per treated arm, metric and look that lies on or before `as_of`.
 
@@ -293,13 +301,14 @@ def read_out(
     messages are known is_sent and is_delivered (`outcomes.unit_outcomes` with the covariates
     joined). A customer of the ledger without a row in it has gone missing and is counted. eligible:
     customers per drawn arm before layer and coverage. past: `past_effects` of earlier campaigns,
-    for the prior.
+    for the prior. others: the ledger of all campaigns, for customers whom two of one layer share
+    (`integrity.multiple_exposures`).
 
     A metric with no closed look has one row per arm with status window_open and no figures. Fixed-
     horizon p-values are null before the end. Raises ValueError where a customer stands twice, an
     arm is unknown, covariates are younger than the assignment, or values are missing.
     """
-    data = _Data.of(plan, ledger, outcomes)
+    data = _Data.of(plan, ledger, outcomes, others)
     if not len(data.arm):
         return _table([])
     rows: list[dict[str, Any]] = []
@@ -401,12 +410,19 @@ class _Data:
     is_measured: npt.NDArray[np.bool_]
     frame: pd.DataFrame
     at: Codes
+    exposures: pd.DataFrame
     weight: Array | None = None
     ordered: npt.NDArray[np.datetime64] | None = None
     spikes: dict[tuple[str, date, int], str | None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, plan: AnalysisPlan, ledger: pd.DataFrame, outcomes: pd.DataFrame) -> _Data:
+    def of(
+        cls,
+        plan: AnalysisPlan,
+        ledger: pd.DataFrame,
+        outcomes: pd.DataFrame,
+        others: pd.DataFrame | None = None,
+    ) -> _Data:
         name = f"campaign {plan.campaign_id}"
         if not ledger["customer_key"].is_monotonic_increasing:
             ledger = ledger.sort_values("customer_key")
@@ -445,8 +461,27 @@ class _Data:
         if "first_order_date" in outcomes:
             days = pd.to_datetime(outcomes["first_order_date"])
             ordered = days.to_numpy().astype("datetime64[D]")
+        exposures = multiple_exposures(
+            ledger,
+            outcomes,
+            campaign_id=plan.campaign_id,
+            control_arm=plan.control_arm,
+            window_days=plan.window_days,
+            others=others,
+        )
         return cls(
-            arms, arm, stratum, strata, assigned, phases, at >= 0, outcomes, at, weight, ordered
+            arms,
+            arm,
+            stratum,
+            strata,
+            assigned,
+            phases,
+            at >= 0,
+            outcomes,
+            at,
+            exposures,
+            weight,
+            ordered,
         )
 
     def column(self, name: str, mask: npt.NDArray[np.bool_]) -> Array:
@@ -495,6 +530,11 @@ class _Data:
         """Customers per arm."""
         found = np.bincount(self.arm[mask], minlength=len(self.arms))
         return {arm: int(n) for arm, n in zip(self.arms, found, strict=True)}
+
+    def exposure(self, day: date) -> Exposure | None:
+        """Who had more than one treatment, as known at the end of `day`."""
+        until = np.datetime64(day)
+        return exposure_on(self.exposures, until, int((self.assigned <= until).sum()))
 
     def closed(self, plan: AnalysisPlan, metric: MetricPlan, day: date) -> npt.NDArray[np.bool_]:
         """Whose value of the metric is final at the end of `day`."""
@@ -609,6 +649,7 @@ class _Estimate:
     mean_arm: float
     mean_control: float
     flipped: str | None
+    not_recombined: str | None
 
 
 @dataclass(frozen=True)
@@ -621,6 +662,11 @@ class _Cells:
     arms: list[str]
     strata: list[str]
     cap: float | None
+    # Per customer, for the check that the strata make the total.
+    values: Array
+    covariate: Array | None
+    arm: Codes
+    stratum: Codes
 
     def pairs(self, arm: str, *, raw: bool = False) -> list[PairedSample]:
         """Moments of an arm per stratum; `raw` without winsorising."""
@@ -694,7 +740,11 @@ def _cells(data: _Data, metric: MetricPlan, mask: npt.NDArray[np.bool_]) -> _Cel
         into = np.where(np.isin(np.arange(len(strata)), kept), into, largest)
         moments = moments.merged(np.repeat(into, count) * count + arm_of_cell, len(kept) * count)
         strata = [strata[i] for i in kept]
-    return _Cells(metric, moments, by_arm, data.arms, strata, cap)
+        stratum = into[stratum]
+    covariate = columns[1] if metric.covariate and not metric.per else None
+    return _Cells(
+        metric, moments, by_arm, data.arms, strata, cap, columns[0], covariate, arm, stratum
+    )
 
 
 def _estimate(plan: AnalysisPlan, cells: _Cells, arm: str, confidence: float) -> _Estimate:
@@ -736,7 +786,22 @@ def _estimate(plan: AnalysisPlan, cells: _Cells, arm: str, confidence: float) ->
         treatment.mean_y,
         control.mean_y,
         _flipped(plan, cells, arm, effect, theta, shares) if several else None,
+        _not_recombined(plan, cells, arm, effect, theta) if several else None,
     )
+
+
+def _not_recombined(
+    plan: AnalysisPlan, cells: _Cells, arm: str, effect: Effect, theta: float
+) -> str | None:
+    """Say so where the effects by stratum, from the customers up, do not make the effect."""
+    if effect.effect is None:
+        return None
+    values, scale = cells.values, float(np.abs(cells.values).mean())
+    if cells.covariate is not None:
+        values = values - theta * cells.covariate
+        scale += abs(theta) * float(np.abs(cells.covariate).mean())
+    members = (cells.arm == cells.arms.index(name) for name in (arm, plan.control_arm))
+    return differs(effect.effect, recombined(values, cells.stratum, *members), scale)
 
 
 def _flipped(
@@ -846,7 +911,8 @@ def _read_metric(
         key = (arm, look.day, metric.settle_days)  # all metrics are of the same orders
         if key not in data.spikes:
             data.spikes[key] = _carried_by_a_day(plan, data, look.closed, arm)
-        _judge(plan, metric, look, row, estimate, effect, crossed.get(arm), data.spikes[key])
+        exposure, spike = data.exposure(look.day), data.spikes[key]
+        _judge(plan, metric, look, row, estimate, effect, crossed.get(arm), spike, exposure)
         rows.append(row)
     return rows
 
@@ -1087,6 +1153,7 @@ def _judge(
     effect: Effect,
     crossed: tuple[int, float] | None,
     spike: str | None,
+    exposure: Exposure | None,
 ) -> None:
     """Set status, reason, the guardrail's verdict and the decision."""
     status, reasons = "ok", []
@@ -1124,6 +1191,10 @@ def _judge(
         say("needs_review", f"a lift of {lift:+.0%} is more often a fault than a success")
     if spike is not None:
         say("needs_review", spike)
+    if exposure is not None:
+        say("needs_review" if exposure.is_alarming else "ok", exposure.reason)
+    if estimate.not_recombined is not None:
+        say("needs_review", estimate.not_recombined)
     if estimate.flipped is not None:
         say("needs_review", f"stratum {estimate.flipped} surely goes the other way")
     plain = estimate.plain
@@ -1204,6 +1275,7 @@ def _nothing_yet(
     stages = _stages(plan, data, metric, as_of, eligible)
     broken = [stages[stage] for stage in STAGES if stage in stages and stages[stage].is_broken]
     assigned = data.counts(data.assigned <= np.datetime64(as_of))
+    exposure = data.exposure(as_of)
     for arm in plan.treated:
         row = _frame_of(plan, metric, 0, as_of, False, arm)
         row["assigned_count_arm"] = assigned[arm]
@@ -1215,6 +1287,8 @@ def _nothing_yet(
         row["reason"] = _missing(broken[0]) if broken else nothing
         if plan.launch_power == "underpowered":
             row["reason"] += f"; {LAUNCHED_UNDERPOWERED}"
+        if exposure is not None and exposure.is_alarming:
+            row["reason"] += f"; {exposure.reason}"
         rows.append(row)
     return rows
 

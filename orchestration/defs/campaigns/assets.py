@@ -435,6 +435,7 @@ def _readings(run: Run, campaign: Campaign, ledger: pd.DataFrame, day: date) -> 
         outcomes,
         day,
         past=None if past is None else past_effects([_last_readings(past)]),
+        others=_ledger_of(run, day),
     )
 
 

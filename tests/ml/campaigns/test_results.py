@@ -318,6 +318,72 @@ def test_arms_that_differed_before_are_looked_at_first() -> None:
     assert reading()["balance_p_value"] > 0.001
 
 
+@pytest.mark.parametrize(("share", "status"), [(0.005, "ok"), (0.02, "needs_review")])
+def test_customers_with_two_treatments_are_looked_at_above_one_percent(
+    share: float, status: str
+) -> None:
+    ledger, outcomes = world()
+    ledger = ledger.assign(campaign_id="winback", layer="retention", window_end_date=END)
+    other = ledger.iloc[: round(N * share)].assign(campaign_id="summer")
+    plain = read_out(PLAN, ledger, outcomes, END, others=ledger).iloc[0]
+    assert plain["reason"] == "nothing speaks against the figures"
+    row = read_out(PLAN, ledger, outcomes, END, others=pd.concat([ledger, other])).iloc[0]
+    assert row["status"] == status
+    assert f"{len(other)} of 8,000 customers ({share:.1%})" in row["reason"]
+    assert "in another campaign of the layer" in row["reason"]
+    assert (row["decision"] is None) == (status == "needs_review")
+    assert row["effect"] == plain["effect"], "nobody is left out of the arm that was drawn"
+    early = read_out(PLAN, ledger, outcomes, DAY, others=pd.concat([ledger, other])).iloc[0]
+    assert early["status"] == "window_open"
+    assert ("more than one treatment" in early["reason"]) == (status == "needs_review")
+
+
+def test_controls_who_were_sent_the_message_are_looked_at() -> None:
+    ledger, outcomes = world()
+    outcomes["is_sent"] = outcomes["is_delivered"] = ledger["arm"].eq("coupon")
+    assert read_out(PLAN, ledger, outcomes, END).iloc[0]["status"] == "ok"
+    wrong = ledger.index[ledger["arm"].eq("control")][:200]
+    outcomes.loc[wrong, ["is_sent", "is_delivered"]] = True
+    row = read_out(PLAN, ledger, outcomes, END).iloc[0]
+    assert row["status"] == "needs_review"
+    assert "200 controls who got the message" in row["reason"]
+
+
+def test_a_look_does_not_change_for_exposures_that_come_later() -> None:
+    plan, ledger, outcomes = wave()
+    ledger = ledger.assign(campaign_id="winback", layer="retention")
+    ledger["window_end_date"] = [day + timedelta(days=28) for day in ledger["assigned_date"]]
+    late = END + timedelta(days=10)  # after the second look, before the third
+    open_then = ledger[ledger["window_end_date"] > late]
+    other = open_then.assign(campaign_id="summer", assigned_date=late, window_end_date=late)
+    other["window_end_date"] = [late + timedelta(days=28)] * len(other)
+    clean, mixed = (
+        read_out(plan, ledger, outcomes, END + timedelta(days=19), others=others)
+        for others in (ledger, pd.concat([ledger, other]))
+    )
+    pd.testing.assert_frame_equal(clean.iloc[:2], mixed.iloc[:2])
+    assert mixed.iloc[2:]["reason"].str.contains("more than one treatment").all()
+
+
+@pytest.mark.parametrize("metric", [PROFIT, replace(PROFIT, covariate=None)])
+def test_strata_that_do_not_make_the_total_are_looked_at(
+    metric: MetricPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, outcomes = world()
+    outcomes["profit_amount"] += 4 * ledger["tier"].eq("wholesale") * ledger["arm"].eq("coupon")
+    ledger.loc[ledger.index[:5], "tier"] = "embassy"  # becomes part of the largest
+    plan = replace(PLAN, stratum="tier", metrics=(metric,))
+    assert "add up" not in read_out(plan, ledger, outcomes, END).iloc[0]["reason"]
+    monkeypatch.setattr(
+        "ml.campaigns.results._Cells.shares",
+        lambda cells: np.full(len(cells.strata), 1 / len(cells.strata)),
+    )
+    row = read_out(plan, ledger, outcomes, END).iloc[0]
+    assert row["status"] == "needs_review"
+    assert "the effects by stratum add up to" in row["reason"]
+    assert row["decision"] is None
+
+
 def test_covariates_younger_than_the_assignment_are_refused() -> None:
     ledger, outcomes = world()
     read_out(PLAN, ledger.assign(covariates_date=DAY), outcomes, END)

@@ -32,6 +32,7 @@ from tiny_shop import (
 from ml.campaigns.definition import Campaign, CampaignError
 from ml.campaigns.export import ExportRefusedError
 from orchestration.cli import main
+from orchestration.defs.campaigns import assets
 from orchestration.defs.campaigns.export import (
     NobodyLeftError,
     WindowEndedError,
@@ -54,8 +55,11 @@ from orchestration.tables import (
 )
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from tiny_shop import Enrolled
 
+    from orchestration.defs.daily import Run
     from orchestration.resources.home import Home
     from orchestration.resources.lake import Lake
 
@@ -397,6 +401,25 @@ def test_a_campaign_starts_only_with_the_power_it_promises(
     before = lake.publication(CAMPAIGN_COHORTS, day)
     assert run_assets(copy, ["campaign_assignments", "campaign_cohorts"], day).success
     assert lake.publication(CAMPAIGN_COHORTS, day).content_hash == before.content_hash  # type: ignore[union-attr]
+
+
+def test_customers_of_two_campaigns_of_a_layer_are_told_in_the_reading(
+    copy: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the ledger held everybody in a second campaign, which the draw itself prevents."""
+    lake = Platform(root=str(copy.root)).lake
+    told_before = lake.read_frame(CAMPAIGN_RESULTS, [LAST_RUN])["reason"]
+    assert not told_before.str.contains("more than one treatment|add up to").any()
+    read = assets._ledger_of
+
+    def twice(run: Run, day: date) -> pd.DataFrame:
+        ledger = read(run, day)
+        return pd.concat([ledger, ledger.assign(campaign_id="twin")], ignore_index=True)
+
+    monkeypatch.setattr(assets, "_ledger_of", twice)
+    assert run_assets(copy, ["campaign_results"], LAST_RUN).success
+    results = Platform(root=str(copy.root)).lake.read_frame(CAMPAIGN_RESULTS, [LAST_RUN])
+    assert results["reason"].str.contains("in another campaign of the layer").any()
 
 
 def test_a_play_of_the_list_needs_its_approver_and_leaves_once(copy: Home) -> None:
