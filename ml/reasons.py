@@ -71,6 +71,7 @@ def reasons(
     features: pd.DataFrame,
     reference: pd.DataFrame,
     passed_over: pd.Series | None = None,
+    probability: pd.Series | None = None,
 ) -> pd.DataFrame:
     """Return customer_key, reason_1, reason_2, reason_3, sorted by customer_key; never null.
 
@@ -78,62 +79,77 @@ def reasons(
     for the typical customer, e.g. the same snapshot. Reasons are the groups that raise this
     customer's risk most, strongest first; where fewer than three do, the rest reads
     `NO_FURTHER_REASON`. Customers at low risk (ml.scoring) have `NO_REASON`, and who is passed over
-    (customer_key -> bool, default: nobody) has `PASSED_OVER`.
+    (customer_key -> bool, default: nobody) has `PASSED_OVER`. probability: customer_key -> P(churn)
+    by this estimator, where it is known; else it is predicted.
     """
     rows = features.sort_values("customer_key", kind="stable").reset_index(drop=True)
-    if passed_over is not None and passed_over.any():
-        is_told = ~rows["customer_key"].map(passed_over).to_numpy(dtype=bool)
-        told = reasons(estimator, rows[is_told], reference)
-        columns = {}
-        for name in told.columns.drop("customer_key"):
-            column = np.full(len(rows), PASSED_OVER, dtype=object)
-            column[is_told] = told[name]
-            columns[name] = pd.Series(column, dtype="str")
-        return rows[["customer_key"]].assign(**columns)
     matrix = feature_matrix(rows, INPUTS)
     medians = _medians(matrix if reference is features else reference)
-    typical = dict(zip(INPUTS, medians, strict=True))
-    values = _contributions(estimator, matrix.to_numpy(), medians)
+    keys = rows["customer_key"]
+    if passed_over is None:
+        is_passed_over = np.zeros(len(rows), dtype=bool)
+    else:
+        is_passed_over = keys.map(passed_over).to_numpy(dtype=bool)
+    if probability is None:
+        p = _predict(estimator, matrix)
+    else:
+        p = keys.map(probability).to_numpy(dtype="float64")
+    asked = np.flatnonzero((p >= MEDIUM_RISK) & ~is_passed_over)
+    records = matrix.to_numpy()[asked]
+    values = _contributions(estimator, records, medians)
     order = np.argsort(-values, axis=1, kind="stable")[:, :REASON_COUNT]
-    records = matrix.to_numpy()
-    words = [[NO_FURTHER_REASON if k else NO_REASON] * len(rows) for k in range(REASON_COUNT)]
+    typical = dict(zip(INPUTS, medians, strict=True))
+    words = []
+    for k in range(REASON_COUNT):
+        column = np.full(len(rows), NO_FURTHER_REASON if k else NO_REASON, dtype=object)
+        column[is_passed_over] = PASSED_OVER
+        words.append(column)
     for i in np.flatnonzero((values >= _SMALLEST).any(axis=1)):
         customer = dict(zip(INPUTS, records[i].tolist(), strict=True))
         for k in range(REASON_COUNT):
             group = order[i, k]
             if values[i, group] >= _SMALLEST:
-                words[k][i] = GROUPS[group].phrase(customer, typical)
+                words[k][asked[i]] = GROUPS[group].phrase(customer, typical)
     return pd.DataFrame(
         {
-            "customer_key": rows["customer_key"],
+            "customer_key": keys,
             **{f"reason_{k + 1}": pd.Series(words[k], dtype="str") for k in range(REASON_COUNT)},
         }
     )
 
 
 def contributions(estimator: Any, features: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """Return customer_key and, per group, the rise in log-odds due to it, rounded to 6 digits."""
+    """Return customer_key and, per group, the rise in log-odds due to it, rounded to 6 digits.
+
+    Zero for customers at low risk.
+    """
     rows = features.sort_values("customer_key", kind="stable").reset_index(drop=True)
-    effects = _contributions(
-        estimator, feature_matrix(rows, INPUTS).to_numpy(), _medians(reference)
-    )
+    matrix = feature_matrix(rows, INPUTS)
+    asked = _predict(estimator, matrix) >= MEDIUM_RISK
+    effects = np.zeros((len(rows), len(GROUPS)))
+    effects[asked] = _contributions(estimator, matrix.to_numpy()[asked], _medians(reference))
     columns = {group.name: effects[:, i] for i, group in enumerate(GROUPS)}
     return pd.DataFrame({"customer_key": rows["customer_key"], **columns})
 
 
-def _contributions(estimator: Any, matrix: np.ndarray, medians: np.ndarray) -> np.ndarray:
-    """Return an array of shape (rows, groups), rounded to 6 digits; zero for rows at low risk."""
+def _contributions(estimator: Any, records: np.ndarray, medians: np.ndarray) -> np.ndarray:
+    """Return an array of shape (rows, groups), rounded to 6 digits."""
     from threadpoolctl import threadpool_limits
 
-    effects = np.zeros((len(matrix), len(GROUPS)))
+    effects = np.zeros((len(records), len(GROUPS)))
     with threadpool_limits(1):
-        p = estimator.predict_proba(_frame(matrix))[:, 1] if len(matrix) else np.empty(0)
-        asked = np.flatnonzero(p >= MEDIUM_RISK)
-        for start in range(0, len(asked), _CUSTOMERS_AT_ONCE):
-            part = asked[start : start + _CUSTOMERS_AT_ONCE]
-            odds = logit(ablated(estimator, _frame(matrix[part]), COLUMNS, medians))
+        for start in range(0, len(records), _CUSTOMERS_AT_ONCE):
+            part = slice(start, start + _CUSTOMERS_AT_ONCE)
+            odds = logit(ablated(estimator, _frame(records[part]), COLUMNS, medians))
             effects[part] = (odds[-1] - odds[:-1]).T
     return np.round(effects, 6)
+
+
+def _predict(estimator: Any, matrix: pd.DataFrame) -> np.ndarray:
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        return estimator.predict_proba(matrix)[:, 1] if len(matrix) else np.empty(0)
 
 
 def _frame(matrix: np.ndarray) -> pd.DataFrame:

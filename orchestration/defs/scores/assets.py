@@ -37,7 +37,7 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
     def churn_scores(run: Run, day: date) -> Made:
         import pandas as pd
 
-        from ml.features import INPUTS, feature_matrix
+        from ml.features import FEATURES, INPUTS, feature_matrix
         from ml.frames import join_customers
         from ml.reasons import is_passed_over, reasons
         from ml.scoring import score
@@ -54,7 +54,9 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
             f"link {ref.version}",
             lambda: platform.models.link(ref, platform.settings.mlflow_url),
         )
-        features = platform.lake.read_frame(sources[0], [day], money_as_float=True)
+        features = platform.lake.read_frame(
+            sources[0], [day], ["customer_key", "snapshot_date", *FEATURES], money_as_float=True
+        )
         status = platform.lake.read_frame(sources[1], [day], ["customer_key", "is_margin_known"])
         inputs = features[["customer_key"]].join(feature_matrix(features, INPUTS))
         scores = score(model, inputs)
@@ -80,7 +82,9 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
             # Some of those with most at stake must not be contacted, and are not on the list.
             passed_over = is_passed_over(scores, 2 * platform.settings.at_risk_capacity)
             passed_over = passed_over.set_axis(scores["customer_key"])
-            scores = join_customers(scores, reasons(model, inputs, inputs, passed_over))
+            probability = scores.set_index("customer_key")["churn_probability"]
+            told = reasons(model, inputs, inputs, passed_over, probability)
+            scores = join_customers(scores, told)
         else:
             scores = scores.assign(reason_1=None, reason_2=None, reason_3=None)
         return Made(
