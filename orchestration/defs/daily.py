@@ -5,6 +5,7 @@ of one day" into an asset that stages, audits, publishes and reports each of its
 metadata it reports. What does not: what any one table contains.
 """
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -276,6 +277,8 @@ def go_through(
 
     from orchestration.resources.publishing import Facts
 
+    # What is alive by now stays so: a collection that looks at its 900,000 objects takes 0.2 s.
+    gc.freeze()
     done = Done()
     publishing: Future[None] | None = None
     last = run.platform.last_day()

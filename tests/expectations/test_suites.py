@@ -8,10 +8,13 @@ import sys
 from collections.abc import Callable
 from decimal import Decimal
 
+import duckdb
+import pyarrow as pa
 import pytest
 from good_frames import declared_tables
 
-from expectations.rules import RFM_SEGMENTS, RULES, Rule
+from expectations.library import ExpectColumnsNotToMatchRegex
+from expectations.rules import CONTACT_PATTERN, RFM_SEGMENTS, RULES, Rule
 from expectations.schema import Column, Table
 from expectations.suites import suite_for
 
@@ -133,3 +136,31 @@ def test_declarations_and_suites_load_without_the_library() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("regex", "has"),
+    [
+        (CONTACT_PATTERN, True),
+        ("a@b", True),
+        ("a|@", False),
+        ("(a@)?b", False),
+        ("a@?", False),
+        ("a@*b", False),
+        ("a@{0,1}b", False),
+        ("[@]b", False),
+    ],
+)
+def test_an_at_is_looked_for_first_only_where_every_match_has_one(regex: str, has: bool) -> None:
+    """Else a text without one would be passed though it matches."""
+    [flaw] = ExpectColumnsNotToMatchRegex(columns=["text"], regex=regex).flaws().values()
+    assert flaw.startswith("contains(") == has
+    text = pa.table({"text": ["ada@example.org", "b", "", None, "ab", "a@b"]})
+    plain = f"regexp_matches(text, '{regex}')"
+    with duckdb.connect() as database:
+        database.register("told", text)
+        found = [
+            database.execute(f"SELECT count(*) FILTER (WHERE {sql}) FROM told").fetchone()
+            for sql in (flaw, plain)
+        ]
+    assert found[0] == found[1]
