@@ -45,7 +45,7 @@ def make_trial(
     units: customer_key, assigned_date, arm, weights_json (the ledger's), outcome, profit. features
     and scores (churn_probability) are published partitions of the days of assignment, which a model
     saw nothing beyond. The propensity is that of the arm given one of the two. A customer without a
-    score gets the mean risk of the others.
+    score gets the mean risk of the others; where nobody has one all are alike.
 
     Raises:
         ValueError: a customer stands twice.
@@ -79,7 +79,10 @@ def make_trial(
 
 
 def learn_from(trial: Trial, *, seed: int = 0) -> Learned | str:
-    """Learn from a trial, or return in words why it is too small to."""
+    """Learn from a trial, or return in words why it is too small to.
+
+    Churn risk is a baseline where it ranks at all: without a forecast of the day there is none.
+    """
     if reason := too_small(trial.outcome, trial.treatment):
         return reason
     prepare = Pipeline([("features", SelectFeatures(FEATURES)), *scaled().steps])
@@ -89,7 +92,7 @@ def learn_from(trial: Trial, *, seed: int = 0) -> Learned | str:
         trial.treatment,
         trial.propensity,
         trial.units,
-        {"churn_risk": trial.churn_risk},
+        {"churn_risk": trial.churn_risk} if np.ptp(trial.churn_risk) > 0 else {},
         profit=trial.profit,
         prepare=prepare,
         seed=seed,

@@ -93,6 +93,18 @@ def things(day: date, rows: int = 3, orders: int = 1) -> pd.DataFrame:
     )
 
 
+PLAIN = {"string": "", "integer": 1, "decimal": 0.0, "double": 0.5, "boolean": False}
+
+
+def filled(table: Table, rows: int, **columns: object) -> pd.DataFrame:
+    """Rows of any table: these columns, and something plain in each other one, or nothing."""
+    plain = {
+        column.name: None if column.nullable else PLAIN.get(column.type) for column in table.columns
+    }
+    own = {"customer_key": [key(n) for n in range(rows)], **columns}
+    return pd.DataFrame({**plain, **own}, index=range(rows))[list(table.column_names)]
+
+
 def bad_things(day: date) -> pd.DataFrame:
     """What the audit must refuse: a count below zero."""
     return things(day, orders=-1)

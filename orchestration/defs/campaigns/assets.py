@@ -19,7 +19,13 @@ from orchestration.defs.campaigns.files import (
 )
 from orchestration.defs.campaigns.launch import launch_of
 from orchestration.defs.campaigns.policy import policy_after
-from orchestration.defs.campaigns.reading import FACTS, customers_on, days_of, outcomes_of
+from orchestration.defs.campaigns.reading import (
+    FACTS,
+    customers_on,
+    days_of,
+    forecasts_on,
+    outcomes_of,
+)
 from orchestration.defs.daily import MARKETING, SCIENCE, Made, Run, daily_asset, lake_key
 from orchestration.tables import (
     CAMPAIGN_ASSIGNMENTS,
@@ -27,7 +33,6 @@ from orchestration.tables import (
     CAMPAIGN_DELIVERIES,
     CAMPAIGN_OUTCOMES,
     CAMPAIGN_RESULTS,
-    CHURN_SCORES,
     CUSTOMER_SEGMENTS,
     LABEL_TREATMENTS,
     mart_tables,
@@ -423,9 +428,8 @@ def _readings(run: Run, campaign: Campaign, ledger: pd.DataFrame, day: date) -> 
     outcomes = outcomes.sort_values(["customer_key", "snapshot_date"], kind="stable")
     outcomes = outcomes.drop_duplicates("customer_key", keep="last").reset_index(drop=True)
 
-    names = ["snapshot_date", "customer_key", *sorted(set(COVARIATES.values()))]
     days = sorted(set(ledger["assigned_date"])) if len(outcomes) else []
-    scores = lake.read_frame(CHURN_SCORES, days, names, money_as_float=True)
+    scores = forecasts_on(run, days, set(COVARIATES.values()))
     ledger, outcomes, usable = read_from(ledger, outcomes, scores)
     before = [d for d in lake.days(CAMPAIGN_RESULTS) if d < campaign.start_date]
     past = lake.read_frame(CAMPAIGN_RESULTS, before) if len(outcomes) and before else None

@@ -10,7 +10,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from orchestration.defs.campaigns.files import audience_tables, read_campaigns, suppressed_keys
-from orchestration.defs.campaigns.reading import FACTS, customers_on, outcomes_of
+from orchestration.defs.campaigns.reading import FACTS, customers_on, forecasts_on, outcomes_of
 from orchestration.defs.daily import Run
 from orchestration.resources.home import HomeError
 from orchestration.resources.platform import Platform
@@ -62,12 +62,10 @@ def _past(run: Run, campaign: Campaign, day: date, ledger: pd.DataFrame) -> Past
     )
     if len(drawn) < 2:
         return f"there is no history: on {begin} the campaign would have assigned {len(drawn)}"
-    names = ["snapshot_date", "customer_key", "is_rescore", *sorted(set(COVARIATES.values()))]
-    scores = platform.lake.read_frame(CHURN_SCORES, [begin], names, money_as_float=True)
     return Past(
         drawn,
         outcomes_of(run, campaign, drawn, begin + timedelta(days=length)),
-        scores[~scores["is_rescore"].astype(bool)],
+        forecasts_on(run, [begin], set(COVARIATES.values())),
     )
 
 

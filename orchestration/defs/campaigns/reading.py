@@ -1,4 +1,4 @@
-"""What several assets of campaigns read: customers of a day, outcomes of a window, facts of days.
+"""What several assets of campaigns read: customers of a day, forecasts, outcomes, facts of days.
 
 What belongs here: reads of published tables, each day once a run. What does not: what is made of
 them (`assets.py`, `launch.py`, `defs/uplift/`).
@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestration.defs.campaigns.files import audience_tables
-from orchestration.tables import mart_tables
+from orchestration.tables import CHURN_SCORES, mart_tables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -43,6 +43,18 @@ def customers_on(
             others[table.name] = lake.read_frame(table, [day], ["customer_key", *wanted])
             known.update(wanted)
     return found, status, others
+
+
+def forecasts_on(run: Run, days: Sequence[date], columns: Collection[str]) -> pd.DataFrame:
+    """Return what churn_scores foretold on `days`: snapshot_date, customer_key and `columns`.
+
+    A score of a model whose labels matured after the day (`is_rescore`) knew what the customers
+    would do, and what a campaign then did to them: it is no forecast, and is not in the answer.
+    """
+    names = ["snapshot_date", "customer_key", *sorted(columns)]
+    lake = run.platform.lake
+    scores = lake.read_frame(CHURN_SCORES, days, [*names, "is_rescore"], money_as_float=True)
+    return scores.loc[~scores["is_rescore"].astype(bool), names].reset_index(drop=True)
 
 
 def outcomes_of(run: Run, campaign: Campaign, due: pd.DataFrame, day: date) -> pd.DataFrame:

@@ -17,9 +17,9 @@ import dagster as dg
 
 from orchestration.defs.campaigns.files import read_campaigns
 from orchestration.defs.campaigns.policy import assigned, closed_units, policy_after
+from orchestration.defs.campaigns.reading import forecasts_on
 from orchestration.defs.daily import SCIENCE, Made, Run, daily_asset, lake_key
 from orchestration.tables import (
-    CHURN_SCORES,
     CUSTOMER_SEGMENTS,
     OFFER_POLICY,
     UPLIFT_SCORES,
@@ -200,7 +200,7 @@ def _lesson(run: Run, campaign: Campaign, arm: str) -> _Lesson:
     trial = make_trial(
         units,
         lake.read_frame(mart_tables()["customer_features"], days, money_as_float=True),
-        lake.read_frame(CHURN_SCORES, days, ["snapshot_date", "customer_key", "churn_probability"]),
+        forecasts_on(run, days, ["churn_probability"]),
         arm,
         campaign.control_arm,
     )
