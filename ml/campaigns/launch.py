@@ -114,6 +114,7 @@ def _decided(campaign: Campaign, power: Power, reason: str, table: pd.DataFrame)
     if refused:
         reason += (
             ". It does not start; to start it nevertheless, marked in all its results, say "
-            "`if_underpowered: mark` in its file"
+            "`if_underpowered: mark` and a `start_date` to come in its file: a day that has been "
+            "drawn is closed"
         )
     return Launch(power, refused, reason, table)

@@ -14,7 +14,13 @@ from orchestration.defs.campaigns import assets
 from orchestration.defs.campaigns.reading import forecasts_on
 from orchestration.defs.daily import Run
 from orchestration.resources.platform import Platform
-from orchestration.tables import CAMPAIGN_ASSIGNMENTS, CAMPAIGN_OUTCOMES, CHURN_SCORES
+from orchestration.tables import (
+    CAMPAIGN_ASSIGNMENTS,
+    CAMPAIGN_OUTCOMES,
+    CHURN_SCORES,
+    CUSTOMER_SEGMENTS,
+    mart_tables,
+)
 
 if TYPE_CHECKING:
     from orchestration.resources.home import Home
@@ -95,6 +101,55 @@ def outcomes(drawn: pd.DataFrame) -> pd.DataFrame:
         retained=bought,
         order_count=bought,
     )
+
+
+def publish_customers(run: Run, day: date) -> None:
+    """Status, scores and segments of a day, on which everybody may be drawn."""
+    lake, status = run.platform.lake, mart_tables()["customer_status"]
+    consents = {c.name: True for c in status.columns if c.name.endswith("_consent")}
+    counts = {c.name: 0 for c in status.columns if "_count" in c.name and c.type == "integer"}
+    shared: dict[str, object] = {"snapshot_date": day}
+    own = {"lifecycle": "active", "account_type": "consumer", "days_since_last_order": 60}
+    put(lake, status, day, filled(status, N, **shared, **own, **consents, **counts))
+    put(lake, CHURN_SCORES, day, scores(day, is_rescore=False))
+    put(lake, CUSTOMER_SEGMENTS, day, filled(CUSTOMER_SEGMENTS, N, **shared))
+
+
+def test_a_refused_day_is_closed_and_says_so_whatever_the_file_says_later(
+    run: Run, home: Home
+) -> None:
+    """Without a history the campaign is refused; `mark` alone does not open the day again."""
+    publish_customers(run, DAY)
+    lake = run.platform.lake
+    empty = filled(CAMPAIGN_ASSIGNMENTS, 0)
+
+    def enrol() -> assets._Enrolment:
+        again = Run(run.platform, [DAY], "run", lambda text: None)
+        return assets._enrol(again, DAY, lambda: empty)
+
+    first = enrol()
+    assert str(first.launched()["winback launch"]).startswith("refused: ")
+    put(lake, CAMPAIGN_ASSIGNMENTS, DAY, empty)
+    closed = enrol()
+    assert str(closed.launched()["winback launch"]).startswith("refused: ")
+    assert set(closed.cohort["exclusion_reason"]) == {"underpowered", "global_holdout"}
+    (home.campaigns / "winback.yaml").write_text(CAMPAIGN + "if_underpowered: mark\n")
+    marked = enrol()
+    assert marked.rows.empty
+    assert set(marked.cohort["exclusion_reason"]) == {"day_closed", "global_holdout"}
+    said = marked.launched()
+    assert str(said["winback launch"]).startswith("closed: ")
+    assert "`start_date` to come" in str(said["winback launch"])
+    assert "winback power" not in said, "no verdict is shown as if it had started"
+    # the remedy that is told works
+    next_day = DAY + timedelta(days=1)
+    publish_customers(run, next_day)
+    text = CAMPAIGN.replace(str(DAY), str(next_day)) + "if_underpowered: mark\n"
+    (home.campaigns / "winback.yaml").write_text(text)
+    later = Run(run.platform, [next_day], "run", lambda text: None)
+    started = assets._enrol(later, next_day, lambda: empty)
+    assert len(started.rows) > N / 2
+    assert set(started.rows["launch_power"]) == {"unknown"}
 
 
 def test_a_score_that_knew_the_future_is_no_forecast(run: Run) -> None:

@@ -284,12 +284,16 @@ def _whole_ledger(run: Run) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Enrolment:
-    """What a day draws: its inputs, new rows of the ledger, all cohorts, verdicts on launches."""
+    """What a day draws: its inputs, new rows of the ledger, all cohorts, verdicts on launches.
+
+    missed: campaigns that might start by what is known now, on a day that was closed without them.
+    """
 
     found: dict[str, Publication]
     rows: pd.DataFrame
     cohort: pd.DataFrame
     launches: dict[str, Launch]
+    missed: tuple[str, ...] = ()
 
     def launched(self) -> dict[str, Any]:
         """Return what Dagster shows of the campaigns that start on the day, or are refused."""
@@ -298,6 +302,11 @@ class _Enrolment:
             verdict = "refused" if launch.is_refused else launch.power
             shown[f"{name} launch"] = f"{verdict}: {launch.reason}"
             shown[f"{name} power"] = dg.MetadataValue.md(launch.markdown())
+        for name in self.missed:
+            shown[f"{name} launch"] = (
+                "closed: the day was drawn before, and nobody of this campaign then: it was "
+                "refused, or its file came later. It starts on a `start_date` to come"
+            )
         return shown
 
 
@@ -319,6 +328,7 @@ def _enrol(run: Run, day: date, read_ledger: Callable[[], pd.DataFrame]) -> _Enr
     found, status, others = customers_on(run, day, asked)
     suppressed = suppressed_keys(run.platform.home, run.platform.vault, day)
     new, cohorts, launches = [empty_ledger()], [empty_cohort()], {}
+    missed: list[str] = []
     for campaign in active:
         policy = None
         if campaign.bandit is not None:
@@ -339,17 +349,21 @@ def _enrol(run: Run, day: date, read_ledger: Callable[[], pd.DataFrame]) -> _Enr
         if own.any():
             power = ledger.loc[own, "launch_power"].iloc[0]
         elif drawn:
-            launch = launches[campaign.id] = launch_of(run, campaign, drawn, day, ledger)
+            launch = launch_of(run, campaign, drawn, day, ledger)
             power = launch.power
             if launch.is_refused:
                 assigned, cohort = empty_ledger(), refuse(cohort)
+            if closed and not launch.is_refused:
+                missed.append(campaign.id)  # a new verdict starts nothing: the cohort says closed
+            else:
+                launches[campaign.id] = launch
         else:
             power = None
         new.append(assigned.assign(launch_power=power))
         cohorts.append(cohort)
         ledger = pd.concat([ledger, new[-1]], ignore_index=True)
     rows, cohort = (pd.concat(frames, ignore_index=True) for frames in (new, cohorts))
-    return _Enrolment(found, rows, cohort, launches)
+    return _Enrolment(found, rows, cohort, launches, tuple(missed))
 
 
 def _campaigns(run: Run) -> tuple[Campaign, ...]:

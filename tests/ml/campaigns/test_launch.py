@@ -98,6 +98,7 @@ def test_what_cannot_be_found_is_refused_or_marked() -> None:
     found = judge(asking(0.02), 2_000, past_of(asking(0.02)))
     assert (found.power, found.is_refused) == ("underpowered", True)
     assert "if_underpowered: mark" in found.reason
+    assert "`start_date` to come" in found.reason, "the day of the refusal is closed"
     assert "assign" in found.reason
     marked = judge(asking(0.02, if_underpowered="mark"), 2_000, past_of(asking(0.02)))
     assert (marked.power, marked.is_refused) == ("underpowered", False)
