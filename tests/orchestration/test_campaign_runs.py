@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
@@ -11,8 +11,10 @@ from small_tables import filled, put
 
 from ml.campaigns.definition import Campaign, parse_campaign
 from orchestration.defs.campaigns import assets
+from orchestration.defs.campaigns.files import register
 from orchestration.defs.campaigns.reading import forecasts_on
-from orchestration.defs.daily import Run
+from orchestration.defs.daily import Run, daily_partitions
+from orchestration.defs.uplift import assets as uplift
 from orchestration.resources.platform import Platform
 from orchestration.tables import (
     CAMPAIGN_ASSIGNMENTS,
@@ -174,3 +176,35 @@ def test_results_are_adjusted_by_forecasts_only(run: Run, is_rescore: bool, meth
     assert read.loc["retained", "method"] == method
     assert (read.loc["retained", "theta"] != 0) is not is_rescore
     assert read.loc["retained", "customer_count_control"] == N / 2
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ("window_days: 2", "window_days: 90"),
+        ("name: reminder", "name: postcard"),
+        ("id: winback", "id: winback\nversion: 2"),
+    ],
+)
+def test_what_is_learnt_follows_the_campaign_as_it_was_drawn(
+    run: Run, home: Home, monkeypatch: pytest.MonkeyPatch, edit: tuple[str, str]
+) -> None:
+    """A file that was edited after the draw, or has a newer version, changes nothing."""
+    campaign, lake = campaign_of(), run.platform.lake
+    drawn = ledger(campaign)
+    put(lake, CAMPAIGN_ASSIGNMENTS, DAY, drawn)
+    register(home, [campaign], drawn)
+    assert edit[0] in CAMPAIGN
+    (home.campaigns / "winback.yaml").write_text(CAMPAIGN.replace(*edit))
+    end = campaign.settled_date
+    features = mart_tables()["customer_features"]
+    put(lake, features, end, filled(features, N, snapshot_date=end))
+    put(lake, CUSTOMER_SEGMENTS, DAY, filled(CUSTOMER_SEGMENTS, N, snapshot_date=DAY))
+    monkeypatch.setattr(uplift, "daily_asset", lambda *_, **__: lambda make: make)
+    made: list[Any] = uplift.uplift_assets(daily_partitions(home.shop))
+    learn, advise = made
+    taught = learn(Run(run.platform, [end], "run", lambda text: None), end)
+    assert "500 are needed" in taught.metadata["winback reminder reason"]
+    advice = advise(Run(run.platform, [DAY], "run", lambda text: None), DAY)
+    assert set(advice.frame["campaign_id"]) == {"winback"}
+    assert set(advice.frame["arm"]) == {"control", "reminder"}

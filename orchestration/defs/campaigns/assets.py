@@ -14,7 +14,6 @@ from orchestration.defs.campaigns.files import (
     read_campaigns,
     register,
     registered,
-    started_campaigns,
     suppressed_keys,
 )
 from orchestration.defs.campaigns.launch import launch_of
@@ -24,7 +23,11 @@ from orchestration.defs.campaigns.reading import (
     customers_on,
     days_of,
     forecasts_on,
+    ledger_now,
+    ledger_of,
     outcomes_of,
+    started,
+    whole_ledger,
 )
 from orchestration.defs.daily import MARKETING, SCIENCE, Made, Run, daily_asset, lake_key
 from orchestration.tables import (
@@ -70,7 +73,7 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
         import pandas as pd
 
         # Read afresh on each day that enrols: the days of one run add to it.
-        drawn = _enrol(run, day, partial(_ledger, run))
+        drawn = _enrol(run, day, partial(ledger_now, run))
         before = run.platform.lake.read_frame(CAMPAIGN_ASSIGNMENTS, [day])
         rows = pd.concat([before, drawn.rows], ignore_index=True)
 
@@ -106,7 +109,7 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
     )
     def campaign_cohorts(run: Run, day: date) -> Made:
         ledger = run.platform.lake.require(CAMPAIGN_ASSIGNMENTS, day)
-        drawn = _enrol(run, day, partial(_whole_ledger, run))
+        drawn = _enrol(run, day, partial(whole_ledger, run))
         found, cohort = drawn.found, drawn.cohort
         reasons = cohort["exclusion_reason"].value_counts().sort_index()
         return Made(
@@ -233,7 +236,7 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
         lake, labels = run.platform.lake, mart_tables()["churn_labels"]
         found = lake.require(labels, day)
         keys = ["customer_key", "snapshot_date", "matured_date"]
-        treated = make(lake.read_frame(labels, [day], keys), _ledger_of(run, day))
+        treated = make(lake.read_frame(labels, [day], keys), ledger_of(run, day))
         return Made(
             treated,
             generation=found.generation,
@@ -257,7 +260,7 @@ def deliveries_of(run: Run, day: date) -> Made:
 
     lake, table = run.platform.lake, mart_tables()["deliveries"]
     found = lake.require(table, day)
-    ledger = _ledger_of(run, day)
+    ledger = ledger_of(run, day)
     messages = assigned_deliveries(lake.read_frame(table, [day]), ledger)
     return Made(
         messages.assign(snapshot_date=day),
@@ -270,16 +273,6 @@ def deliveries_of(run: Run, day: date) -> Made:
             "to_nobody_assigned": int(messages["arm"].isna().sum()),
         },
     )
-
-
-def _ledger(run: Run) -> pd.DataFrame:
-    """Return all rows of the ledger, as they are now."""
-    return run.platform.lake.read_frame(CAMPAIGN_ASSIGNMENTS)
-
-
-def _whole_ledger(run: Run) -> pd.DataFrame:
-    """Return all rows of the ledger, read once a run: by assets that do not add to it."""
-    return run.once("ledger", partial(_ledger, run))
 
 
 @dataclass(frozen=True)
@@ -371,30 +364,17 @@ def _campaigns(run: Run) -> tuple[Campaign, ...]:
     return run.once("campaigns", lambda: read_campaigns(run.platform.home))
 
 
-def _ledger_of(run: Run, day: date) -> pd.DataFrame:
-    """Return the ledger's rows up to `day`."""
-    ledger = _whole_ledger(run)
-    return ledger[ledger["assigned_date"] <= day]
-
-
-def _started(run: Run) -> tuple[Campaign, ...]:
-    """Return the campaigns in the ledger, as they were registered."""
-
-    def find() -> tuple[Campaign, ...]:
-        return started_campaigns(run.platform.home, _whole_ledger(run))
-
-    return run.once("started", find)
-
-
 def _experiments(run: Run, day: date) -> list[tuple[Campaign, pd.DataFrame]]:
     """Return what is measured on `day`: each campaign with its rows of the ledger.
 
     On the days on which a quarter closes and settles the global holdout is among them, where the
     eve of the quarter was published and the orders of every day since.
     """
-    ledger = _ledger_of(run, day)
-    found = [(campaign, ledger[ledger["campaign_id"] == campaign.id]) for campaign in _started(run)]
-    return [(campaign, own) for campaign, own in found if len(own)] + _holdouts(run, day)
+    ledger = ledger_of(run, day)
+    found = [
+        (campaign, ledger[ledger["campaign_id"] == campaign.id]) for campaign in started(run, day)
+    ]
+    return found + _holdouts(run, day)
 
 
 def _holdouts(run: Run, day: date) -> list[tuple[Campaign, pd.DataFrame]]:
@@ -453,7 +433,7 @@ def _readings(run: Run, campaign: Campaign, ledger: pd.DataFrame, day: date) -> 
         outcomes,
         day,
         past=None if past is None else past_effects([_last_readings(past)]),
-        others=_ledger_of(run, day),
+        others=ledger_of(run, day),
     )
 
 

@@ -1,4 +1,4 @@
-"""What several assets of campaigns read: customers of a day, forecasts, outcomes, facts of days.
+"""What several assets of campaigns read: ledger, customers of a day, forecasts, outcomes, facts.
 
 What belongs here: reads of published tables, each day once a run. What does not: what is made of
 them (`assets.py`, `launch.py`, `defs/uplift/`).
@@ -10,8 +10,8 @@ from datetime import date, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from orchestration.defs.campaigns.files import audience_tables
-from orchestration.tables import CHURN_SCORES, mart_tables
+from orchestration.defs.campaigns.files import audience_tables, started_campaigns
+from orchestration.tables import CAMPAIGN_ASSIGNMENTS, CHURN_SCORES, mart_tables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -24,6 +24,38 @@ if TYPE_CHECKING:
     from orchestration.resources.catalog import Publication
 
 FACTS = ("orders", "deliveries")
+
+
+def ledger_now(run: Run) -> pd.DataFrame:
+    """Return all rows of the ledger, as they are now: for the draw, which adds to it."""
+    return run.platform.lake.read_frame(CAMPAIGN_ASSIGNMENTS)
+
+
+def whole_ledger(run: Run) -> pd.DataFrame:
+    """Return all rows of the ledger, read once a run: by assets that do not add to it."""
+    ledger: pd.DataFrame = run.once("ledger", partial(ledger_now, run))
+    return ledger
+
+
+def ledger_of(run: Run, day: date) -> pd.DataFrame:
+    """Return the ledger's rows up to `day`."""
+    ledger = whole_ledger(run)
+    return ledger[ledger["assigned_date"] <= day]
+
+
+def started(run: Run, day: date) -> list[Campaign]:
+    """Return the campaigns in the ledger by the end of `day`, as they were registered.
+
+    What is measured and learnt follows these, not the files: a file may have changed since the
+    draw, or a newer version may have taken its place.
+    """
+
+    def find() -> tuple[Campaign, ...]:
+        return started_campaigns(run.platform.home, whole_ledger(run))
+
+    campaigns: tuple[Campaign, ...] = run.once("started", find)
+    drawn = set(ledger_of(run, day)["campaign_id"])
+    return [campaign for campaign in campaigns if campaign.id in drawn]
 
 
 def customers_on(

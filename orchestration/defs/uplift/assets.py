@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from orchestration.defs.campaigns.files import read_campaigns
 from orchestration.defs.campaigns.policy import assigned, closed_units, policy_after
-from orchestration.defs.campaigns.reading import forecasts_on
+from orchestration.defs.campaigns.reading import forecasts_on, started
 from orchestration.defs.daily import SCIENCE, Made, Run, daily_asset, lake_key
 from orchestration.tables import (
     CUSTOMER_SEGMENTS,
@@ -57,7 +56,7 @@ def uplift_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDef
 
         lake, features_table = run.platform.lake, mart_tables()["customer_features"]
         found = lake.require(features_table, day)
-        ended = [campaign for campaign in _campaigns(run) if campaign.settled_date <= day]
+        ended = [campaign for campaign in started(run, day) if campaign.settled_date <= day]
         frames: list[pd.DataFrame] = []
         inputs = {f"customer_features/{day}": found.content_hash}
         metadata: dict[str, Any] = {}
@@ -121,7 +120,7 @@ def uplift_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDef
         found = run.platform.lake.require(CUSTOMER_SEGMENTS, day)
         running = [
             campaign
-            for campaign in _campaigns(run)
+            for campaign in started(run, day)
             if campaign.start_date <= day <= campaign.window_end_date
         ]
         frames: list[pd.DataFrame] = []
@@ -211,10 +210,3 @@ def _lesson(run: Run, campaign: Campaign, arm: str) -> _Lesson:
     uplift = run.platform.models.register_uplift(campaign.id, arm, learned, last, tags)
     counts = {"customers": len(trial.units), "without_features": trial.left_out}
     return _Lesson(uplift, counts=counts)
-
-
-def _campaigns(run: Run) -> tuple[Campaign, ...]:
-    campaigns: tuple[Campaign, ...] = run.once(
-        "campaigns", lambda: read_campaigns(run.platform.home)
-    )
-    return campaigns

@@ -410,13 +410,13 @@ def test_customers_of_two_campaigns_of_a_layer_are_told_in_the_reading(
     lake = Platform(root=str(copy.root)).lake
     told_before = lake.read_frame(CAMPAIGN_RESULTS, [LAST_RUN])["reason"]
     assert not told_before.str.contains("more than one treatment|add up to").any()
-    read = assets._ledger_of
+    read = assets.ledger_of
 
     def twice(run: Run, day: date) -> pd.DataFrame:
         ledger = read(run, day)
         return pd.concat([ledger, ledger.assign(campaign_id="twin")], ignore_index=True)
 
-    monkeypatch.setattr(assets, "_ledger_of", twice)
+    monkeypatch.setattr(assets, "ledger_of", twice)
     assert run_assets(copy, ["campaign_results"], LAST_RUN).success
     results = Platform(root=str(copy.root)).lake.read_frame(CAMPAIGN_RESULTS, [LAST_RUN])
     assert results["reason"].str.contains("in another campaign of the layer").any()
