@@ -44,6 +44,10 @@ PLAN_COLUMNS = [
 ]
 
 
+class TargetingError(ValueError):
+    """Limits that no plan can keep; the message says which and what to change."""
+
+
 @dataclass(frozen=True)
 class Constraints:
     """What limits the contacts of one day or campaign.
@@ -59,11 +63,11 @@ class Constraints:
     def __post_init__(self) -> None:
         """Refuse limits below zero and a share outside [0, 1)."""
         if self.budget is not None and not self.budget >= 0:
-            raise ValueError(f"budget must not be negative, got {self.budget}")
+            raise TargetingError(f"budget must not be negative, got {self.budget}")
         if self.capacity is not None and not self.capacity >= 0:
-            raise ValueError(f"capacity must not be negative, got {self.capacity}")
+            raise TargetingError(f"capacity must not be negative, got {self.capacity}")
         if not 0 <= self.exploration_share < 1:
-            raise ValueError(
+            raise TargetingError(
                 f"exploration_share must lie in [0, 1), got {self.exploration_share}: at 1 nothing "
                 "would be learnt for anybody's benefit"
             )
@@ -160,8 +164,9 @@ def plan_contacts(pairs: pd.DataFrame, constraints: Constraints, decision_key: s
     from it. The slice is paid for first.
 
     Raises:
+        TargetingError: the slice alone is beyond the budget or the capacity.
         ValueError: a pair stands twice, a number is missing or a cost negative, an offer is called
-            "none", or the slice alone is beyond the budget or the capacity.
+            "none".
     """
     pairs = _checked(pairs)
     keys = pairs["customer_key"].drop_duplicates().tolist()
@@ -174,7 +179,7 @@ def plan_contacts(pairs: pd.DataFrame, constraints: Constraints, decision_key: s
         ("capacity", constraints.capacity, made),
     ):
         if limit is not None and used > limit:
-            raise ValueError(
+            raise TargetingError(
                 f"the random slice alone takes {used:,.2f} of the {what} of {limit:,.2f}: lower "
                 f"exploration_share ({constraints.exploration_share}) or raise the {what}"
             )

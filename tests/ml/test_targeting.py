@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from ml.targeting import NOTHING, Constraints, is_exploring, plan_contacts, scored_pairs
+from ml.targeting import (
+    NOTHING,
+    Constraints,
+    TargetingError,
+    is_exploring,
+    plan_contacts,
+    scored_pairs,
+)
 
 KEYS = [f"{i:032x}" for i in range(20_000)]
 
@@ -216,14 +223,14 @@ def test_bad_pairs_are_named(change: dict[str, object], message: str) -> None:
 
 
 def test_bad_constraints_are_named() -> None:
-    with pytest.raises(ValueError, match="budget"):
+    with pytest.raises(TargetingError, match="budget"):
         Constraints(-1.0)
-    with pytest.raises(ValueError, match="capacity"):
+    with pytest.raises(TargetingError, match="capacity"):
         Constraints(None, -1)
-    with pytest.raises(ValueError, match="exploration_share"):
+    with pytest.raises(TargetingError, match="exploration_share"):
         Constraints(exploration_share=1.0)
     pairs = pairs_of(np.ones((2000, 1)), np.ones((2000, 1)))
-    with pytest.raises(ValueError, match=r"random slice alone .* of the budget"):
+    with pytest.raises(TargetingError, match=r"random slice alone .* of the budget"):
         plan_contacts(pairs, Constraints(1.0, None, 0.5), "day")
 
 
