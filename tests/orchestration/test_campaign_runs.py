@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -10,17 +11,20 @@ import pytest
 from small_tables import filled, put
 
 from ml.campaigns.definition import Campaign, parse_campaign
+from orchestration.cli import main
 from orchestration.defs.campaigns import assets
 from orchestration.defs.campaigns.files import register
 from orchestration.defs.campaigns.reading import forecasts_on
 from orchestration.defs.daily import Run, daily_partitions
 from orchestration.defs.uplift import assets as uplift
+from orchestration.resources.catalog import Audit
 from orchestration.resources.platform import Platform
 from orchestration.tables import (
     CAMPAIGN_ASSIGNMENTS,
     CAMPAIGN_OUTCOMES,
     CHURN_SCORES,
     CUSTOMER_SEGMENTS,
+    UPLIFT_SCORES,
     mart_tables,
 )
 
@@ -208,3 +212,68 @@ def test_what_is_learnt_follows_the_campaign_as_it_was_drawn(
     advice = advise(Run(run.platform, [DAY], "run", lambda text: None), DAY)
     assert set(advice.frame["campaign_id"]) == {"winback"}
     assert set(advice.frame["arm"]) == {"control", "reminder"}
+
+
+def publish_offers(run: Run) -> Campaign:
+    """A campaign in the ledger, and scores by which half of the customers are worth a contact."""
+    campaign, lake = campaign_of(), run.platform.lake
+    publish_customers(run, DAY)
+    before = DAY - timedelta(days=3)
+    put(lake, CAMPAIGN_ASSIGNMENTS, before, ledger(campaign, before).head(1))
+    profits = [i - N / 2 for i in range(N)]
+    scored = filled(
+        UPLIFT_SCORES,
+        N,
+        snapshot_date=DAY,
+        campaign_id=campaign.id,
+        arm="reminder",
+        expected_profit_amount=profits,
+    )
+    put(lake, UPLIFT_SCORES, DAY, scored)
+    return campaign
+
+
+def asked_for_contacts(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *limits: str
+) -> tuple[int, str, str]:
+    """The command: its exit code, what it printed, what it said of errors."""
+    monkeypatch.setenv("HOLDFAST_HOME", str(run.platform.home.root))
+    code = main(["contacts", *limits])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_limits_that_leave_no_room_for_the_random_slice_are_told_in_words(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_offers(run)
+    ask = partial(asked_for_contacts, run, monkeypatch, capsys)
+    code, out, _ = ask("--budget", "20", "--explore", "0.1")
+    assert code == 0
+    assert "customers may be contacted" in out
+    for limits in (("--budget", "0.5", "--explore", "0.5"), ("--explore", "1"), ("--budget", "-1")):
+        code, _, err = ask(*limits)
+        assert code == 1
+        assert err.startswith("TargetingError: ")
+
+
+def test_contacts_are_planned_only_from_what_may_be_used(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A newest audit that failed refuses, as it does everything else that is made of a day."""
+    publish_offers(run)
+    audit = Audit(UPLIFT_SCORES.name, str(DAY), "", "", "1", 1, 1, False, ("ranks twice",), "run")
+    run.platform.lake.catalog.record_audits([audit])
+    code, _, err = asked_for_contacts(run, monkeypatch, capsys)
+    assert code == 1
+    assert err.startswith("NotPublishedError: uplift_scores of 2024-03-05: audit ")
+
+
+def test_contacts_of_a_campaign_that_is_gone_name_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_offers(run)
+    (run.platform.home.campaigns / "winback.yaml").unlink()
+    code, _, err = asked_for_contacts(run, monkeypatch, capsys)
+    assert code == 1
+    assert err.startswith("HomeError: winback: scored on 2024-03-05")

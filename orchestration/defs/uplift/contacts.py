@@ -34,6 +34,11 @@ def plan(home: Home, constraints: Constraints) -> tuple[str, Path | None]:
 
     Only offers with a promoted learner are in it: where nothing beats contacting nobody or
     everybody there is nothing to plan.
+
+    Raises:
+        HomeError: nothing is published, or a campaign that is scored is not there any more.
+        NotPublishedError, MixedGenerationError: status and scores of the day are not to be used.
+        TargetingError: the limits leave no room for the random slice.
     """
     from ml.campaigns.eligibility import may_be_contacted
     from ml.targeting import plan_contacts, scored_pairs
@@ -44,6 +49,7 @@ def plan(home: Home, constraints: Constraints) -> tuple[str, Path | None]:
     if not days:
         raise HomeError("nothing is published yet; run the daily job first")
     day = days[-1]
+    lake.require_together([UPLIFT_SCORES, status_table], day)
     scores = lake.read_frame(UPLIFT_SCORES, [day], money_as_float=True)
     if scores.empty:
         return f"{day}: no learner is promoted; the metadata of lake/uplift_scores says why", None
@@ -51,7 +57,13 @@ def plan(home: Home, constraints: Constraints) -> tuple[str, Path | None]:
     ledger = lake.read_frame(CAMPAIGN_ASSIGNMENTS)
     suppressed = suppressed_keys(home, platform.vault, day)
     campaigns = {c.id: c for c in started_campaigns(home, ledger)}
-    wanted = [campaigns[name] for name in sorted(set(scores["campaign_id"]))]
+    offering = sorted(set(scores["campaign_id"]))
+    if lost := [name for name in offering if name not in campaigns]:
+        raise HomeError(
+            f"{', '.join(lost)}: scored on {day}, and neither in {home.campaigns} nor registered "
+            "there; put the file back as it was"
+        )
+    wanted = [campaigns[name] for name in offering]
     allowed = partial(
         may_be_contacted, status=status, day=day, ledger=ledger, suppressed=suppressed
     )
