@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
-from small_tables import filled, put
+from small_tables import filled, key, put
 
 from ml.campaigns.definition import Campaign, parse_campaign
 from orchestration.cli import main
 from orchestration.defs.campaigns import assets
 from orchestration.defs.campaigns.files import register
+from orchestration.defs.campaigns.launch import launch_of
 from orchestration.defs.campaigns.reading import forecasts_on
 from orchestration.defs.daily import Run, daily_partitions
 from orchestration.defs.uplift import assets as uplift
@@ -277,3 +278,44 @@ def test_contacts_of_a_campaign_that_is_gone_name_it(
     code, _, err = asked_for_contacts(run, monkeypatch, capsys)
     assert code == 1
     assert err.startswith("HomeError: winback: scored on 2024-03-05")
+
+
+def publish_facts(run: Run, day: date) -> None:
+    """One order of every third customer, and no message."""
+    tables = mart_tables()
+    bought = [key(i) for i in range(0, N, 3)]
+    orders = filled(
+        tables["orders"],
+        len(bought),
+        customer_key=bought,
+        order_id=[f"{day} {i}" for i in range(len(bought))],
+        snapshot_date=day,
+        ordered_date=day,
+    )
+    put(run.platform.lake, tables["orders"], day, orders)
+    put(run.platform.lake, tables["deliveries"], day, filled(tables["deliveries"], 0))
+
+
+@pytest.mark.parametrize("table", ["customer_status", "orders"])
+def test_an_old_day_that_was_refused_stops_no_campaign_of_today(run: Run, table: str) -> None:
+    """The history is an earlier day; where there is none it is told why, and others still draw."""
+    lake, window = run.platform.lake, timedelta(days=2)
+    begin, earlier = DAY - window, DAY - window - timedelta(days=1)
+    for day in (earlier, begin, DAY):
+        publish_customers(run, day)
+    for n in range(5):
+        publish_facts(run, DAY - timedelta(days=n))
+    campaign, drawn = campaign_of(), filled(CAMPAIGN_ASSIGNMENTS, 0)
+    judged = launch_of(run, campaign, N, DAY, drawn)
+    assert judged.power == "underpowered"
+    at = begin if table == "customer_status" else DAY
+    bad = Audit(table, str(at), "", "", "1", 1, 1, False, ("not plausible",), "run")
+    lake.catalog.record_audits([bad])
+    again = launch_of(run, campaign, N, DAY, drawn)
+    assert again.power == "underpowered", "an earlier day is whole"
+    older = Audit("customer_status", str(earlier), "", "", "1", 1, 1, False, ("worse",), "run")
+    lake.catalog.record_audits([older])
+    none = launch_of(run, campaign, N, DAY, drawn)
+    assert none.power == "unknown"
+    assert "there is no history" in none.reason
+    assert "not plausible" in none.reason

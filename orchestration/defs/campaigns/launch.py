@@ -10,9 +10,16 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from orchestration.defs.campaigns.files import audience_tables, read_campaigns, suppressed_keys
-from orchestration.defs.campaigns.reading import FACTS, customers_on, forecasts_on, outcomes_of
+from orchestration.defs.campaigns.reading import (
+    FACTS,
+    customers_on,
+    forecasts_on,
+    outcomes_of,
+    require_customers,
+)
 from orchestration.defs.daily import Run
 from orchestration.resources.home import HomeError
+from orchestration.resources.lake import MixedGenerationError, NotPublishedError
 from orchestration.resources.platform import Platform
 from orchestration.tables import CAMPAIGN_ASSIGNMENTS, CHURN_SCORES, mart_tables
 
@@ -44,12 +51,12 @@ def _past(run: Run, campaign: Campaign, day: date, ledger: pd.DataFrame) -> Past
 
     length, platform = history_days(campaign), run.platform
     wanted = day - timedelta(days=length)
-    begin = _earlier_day(platform, wanted, length)
+    begin, refused = _earlier_day(run, campaign, wanted, length)
     if begin is None:
         return (
             f"there is no history: a day of the daily job on or before {wanted}, and orders and "
             f"deliveries of the {length} days after it; `python -m orchestration run --from "
-            f"{wanted} --to {day}` publishes them"
+            f"{wanted} --to {day}` publishes them{refused}"
         )
     _, status, others = customers_on(run, begin, campaign.fields)
     drawn, _ = build_cohort(
@@ -69,18 +76,33 @@ def _past(run: Run, campaign: Campaign, day: date, ledger: pd.DataFrame) -> Past
     )
 
 
-def _earlier_day(platform: Platform, latest: date, length: int) -> date | None:
-    """Return the last day up to `latest` of the daily job after which `length` days are whole."""
-    lake = platform.lake
+def _earlier_day(
+    run: Run, campaign: Campaign, latest: date, length: int
+) -> tuple[date | None, str]:
+    """Return the last day up to `latest` of the daily job after which `length` days are whole.
+
+    A day that may not be used, for an audit that failed or a load that replaced what it was made
+    of, is passed over; the second is what the first of them said, in case there is no other.
+    """
+    lake, refused = run.platform.lake, ""
     known = [set(lake.days(table)) for table in audience_tables()[:3]]
-    facts = set.intersection(*(set(lake.days(mart_tables()[name])) for name in FACTS))
+    tables = [mart_tables()[name] for name in FACTS]
+    facts = set.intersection(*(set(lake.days(table)) for table in tables))
     for back in range(LOOKBACK_DAYS):
         begin = latest - timedelta(days=back)
-        if all(begin in days for days in known) and all(
-            begin + timedelta(days=n) in facts for n in range(1, length + 1)
-        ):
-            return begin
-    return None
+        after = [begin + timedelta(days=n) for n in range(1, length + 1)]
+        if not (all(begin in days for days in known) and facts.issuperset(after)):
+            continue
+        try:
+            require_customers(run, begin, campaign.fields)
+            for table in tables:
+                for day in after:
+                    lake.require(table, day)
+        except (NotPublishedError, MixedGenerationError) as error:
+            refused = refused or f". {error}"
+            continue
+        return begin, ""
+    return None, refused
 
 
 def plan(home: Home, campaign_id: str, day: date | None) -> str:

@@ -62,19 +62,41 @@ def customers_on(
     run: Run, day: date, fields: Collection[str]
 ) -> tuple[dict[str, Publication], pd.DataFrame, dict[str, pd.DataFrame]]:
     """Return publications, status and the other tables of `day`, as far as `fields` are in them."""
+    lake = run.platform.lake
+    status_table, *tables = audience_tables()
+    found = require_customers(run, day, fields)
+    status = lake.read_frame(status_table, [day])
+    others = {
+        table.name: lake.read_frame(table, [day], ["customer_key", *wanted])
+        for table, wanted in zip(tables, _wanted(fields), strict=True)
+        if wanted
+    }
+    return found, status, others
+
+
+def require_customers(run: Run, day: date, fields: Collection[str]) -> dict[str, Publication]:
+    """Return the publications of `day` that `customers_on` reads for `fields`.
+
+    Raises:
+        NotPublishedError, MixedGenerationError: see `Lake.require_together`.
+    """
+    lake, (*always, features) = run.platform.lake, audience_tables()
+    found = lake.require_together(always, day)
+    if _wanted(fields)[-1]:  # of the features none is read unless an audience asks for it
+        found |= lake.require_together([features], day)
+    return found
+
+
+def _wanted(fields: Collection[str]) -> list[list[str]]:
+    """Return what is read of each audience table but the first; the first that has a field wins."""
     from ml.campaigns.strata import SOURCES
 
-    lake, tables = run.platform.lake, audience_tables()
-    found = lake.require_together(list(tables[:3]), day)
-    status = lake.read_frame(tables[0], [day])
-    others, known = {}, set(status.columns)
-    for table in tables[1:]:
-        wanted = [n for n in table.column_names if n in {*fields, *SOURCES} and n not in known]
-        if wanted:  # of the features none is read unless an audience asks for it
-            found |= lake.require_together([table], day)
-            others[table.name] = lake.read_frame(table, [day], ["customer_key", *wanted])
-            known.update(wanted)
-    return found, status, others
+    status, *tables = audience_tables()
+    known, wanted = set(status.column_names), []
+    for table in tables:
+        wanted.append([n for n in table.column_names if n in {*fields, *SOURCES} - known])
+        known.update(wanted[-1])
+    return wanted
 
 
 def forecasts_on(run: Run, days: Sequence[date], columns: Collection[str]) -> pd.DataFrame:
