@@ -12,7 +12,7 @@ day counts, one that was made with knowledge of the window does not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pandas as pd
@@ -29,12 +29,14 @@ class Past:
     """An earlier window: who would have been assigned, what they did, what was predicted of them.
 
     ledger: as of the first day (`cohorts.build_cohort`); outcomes: `outcomes.unit_outcomes`;
-    scores: churn_scores of that day, without rows where they were no forecast.
+    scores: churn_scores of that day, without rows where they were no forecast; newcomers: how many
+    would have been assigned on the day after, for a campaign of several waves.
     """
 
     ledger: pd.DataFrame
     outcomes: pd.DataFrame
     scores: pd.DataFrame
+    newcomers: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,19 +85,23 @@ def judge(campaign: Campaign, customers: int, past: Past | str) -> Launch:
     """Judge the launch of a campaign of so many customers in all.
 
     past: or the reason why there is none. A campaign of several waves counts the customers that it
-    declares, but no more than its first day brings times its days. Every arm must be able to find
-    the smallest effect worth having of the primary metric; guardrails are shown and refuse nothing.
+    declares, but no more than its first day brings, which is the standing stock, and, on each
+    further day, as many newcomers as there were. A bandit is judged with its control at the floor,
+    where results may take it. Every arm must be able to find the smallest effect worth having of
+    the primary metric; guardrails are shown and refuse nothing.
     """
     if isinstance(past, str):
         return _decided(campaign, "unknown", past, pd.DataFrame(columns=COLUMNS))
+    _, outcomes, usable = read_from(past.ledger, past.outcomes, past.scores)
     days = (campaign.last_assignment_date - campaign.start_date).days + 1
     planned = campaign.outcome.planned_customers or customers
-    _, outcomes, usable = read_from(past.ledger, past.outcomes, past.scores)
+    likely = customers + (days - 1) * past.newcomers
+    plan = plan_of(campaign, usable)
     try:
         table = plan_power(
-            plan_of(campaign, usable),
+            replace(plan, weights=_least_control(campaign)),
             outcomes,
-            min(planned, customers * days) if days > 1 else customers,
+            min(planned, likely) if days > 1 else customers,
             cost_per_customer={arm: float(campaign.planned_cost(arm)) for arm in campaign.weights},
             accept_underpowered=campaign.if_underpowered == "mark",
         )
@@ -107,6 +113,19 @@ def judge(campaign: Campaign, customers: int, past: Past | str) -> Launch:
     if not usable:
         reason += "; no forecast of that time is published, so no prediction is counted on"
     return _decided(campaign, "underpowered" if len(short) else "ok", reason, table)
+
+
+def _least_control(campaign: Campaign) -> dict[str, float]:
+    """The weights of the file; of a bandit with the control at the floor, the rest in proportion.
+
+    Results may take a control that loses there, and every arm is compared with it.
+    """
+    own = campaign.weights
+    if campaign.bandit is None:
+        return dict(own)
+    control = min(own[campaign.control_arm], campaign.bandit.floor)
+    scale = (1 - control) / (1 - own[campaign.control_arm])
+    return {a: control if a == campaign.control_arm else w * scale for a, w in own.items()}
 
 
 def _decided(campaign: Campaign, power: Power, reason: str, table: pd.DataFrame) -> Launch:

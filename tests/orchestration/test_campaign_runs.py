@@ -319,3 +319,27 @@ def test_an_old_day_that_was_refused_stops_no_campaign_of_today(run: Run, table:
     assert none.power == "unknown"
     assert "there is no history" in none.reason
     assert "not plausible" in none.reason
+
+
+def test_a_standing_stock_comes_once_whatever_the_days_of_enrolment(run: Run) -> None:
+    """Five waves of the same 200 customers and nobody new: the second day brings nobody."""
+    lake, begin = run.platform.lake, DAY - timedelta(days=2)
+    for n in range(5):
+        publish_facts(run, DAY - timedelta(days=n))
+    publish_customers(run, begin)
+    text = f"end_date: {DAY + timedelta(days=4)}\n" + CAMPAIGN.replace(
+        "{window_days", "{planned_customers: 1000, window_days"
+    )
+    drawn = filled(CAMPAIGN_ASSIGNMENTS, 0)
+    alone = launch_of(run, campaign_of(text), N, DAY, drawn)
+    assert alone.power == "unknown"
+    assert "the day after it" in alone.reason
+    publish_customers(run, begin + timedelta(days=1))
+    found = launch_of(run, campaign_of(text), N, DAY, drawn)
+    assert found.table["customer_count_arm"].iloc[0] == N / 2
+    # of the first day half are not customers yet
+    status = mart_tables()["customer_status"]
+    standing = lake.read_frame(status, [begin])
+    put(lake, status, begin, standing.assign(lifecycle=["active", "prospect"] * (N // 2)))
+    more = launch_of(run, campaign_of(text), N, DAY, drawn)
+    assert more.table["customer_count_arm"].iloc[0] > N / 2 + 4 * 40

@@ -44,35 +44,45 @@ def launch_of(
 
 
 def _past(run: Run, campaign: Campaign, day: date, ledger: pd.DataFrame) -> Past | str:
-    """Return the latest earlier window that is published whole, or why there is none."""
+    """Return the latest earlier window that is published whole, or why there is none.
+
+    Of a campaign of several waves two days are drawn, for the newcomers that the second one brings.
+    """
+    import pandas as pd
+
     from ml.campaigns.cohorts import build_cohort
     from ml.campaigns.launch import Past, history_days
     from ml.campaigns.plan import COVARIATES
 
     length, platform = history_days(campaign), run.platform
     wanted = day - timedelta(days=length)
+    has_waves = campaign.last_assignment_date > campaign.start_date
     begin, refused = _earlier_day(run, campaign, wanted, length)
     if begin is None:
         return (
-            f"there is no history: a day of the daily job on or before {wanted}, and orders and "
+            f"there is no history: a day of the daily job on or before {wanted}"
+            f"{', the day after it' if has_waves else ''}, and orders and "
             f"deliveries of the {length} days after it; `python -m orchestration run --from "
             f"{wanted} --to {day}` publishes them{refused}"
         )
-    _, status, others = customers_on(run, begin, campaign.fields)
-    drawn, _ = build_cohort(
-        campaign.begun_on(begin),
-        status,
-        others,
-        ledger[(ledger["assigned_date"] <= begin) & (ledger["campaign_id"] != campaign.id)],
-        begin,
-        suppressed=suppressed_keys(platform.home, platform.vault, begin),
-    )
+    end = begin + timedelta(days=1) if has_waves else None
+    then = campaign.begun_on(begin).model_copy(update={"end_date": end})
+    others = ledger[ledger["campaign_id"] != campaign.id]
+
+    def draw(at: date, before: list[pd.DataFrame]) -> pd.DataFrame:
+        _, status, tables = customers_on(run, at, campaign.fields)
+        known = pd.concat([others[others["assigned_date"] <= at], *before], ignore_index=True)
+        suppressed = suppressed_keys(platform.home, platform.vault, at)
+        return build_cohort(then, status, tables, known, at, suppressed=suppressed)[0]
+
+    drawn = draw(begin, [])
     if len(drawn) < 2:
         return f"there is no history: on {begin} the campaign would have assigned {len(drawn)}"
     return Past(
         drawn,
         outcomes_of(run, campaign, drawn, begin + timedelta(days=length)),
         forecasts_on(run, [begin], set(COVARIATES.values())),
+        0 if end is None else len(draw(end, [drawn])),
     )
 
 
@@ -81,6 +91,7 @@ def _earlier_day(
 ) -> tuple[date | None, str]:
     """Return the last day up to `latest` of the daily job after which `length` days are whole.
 
+    Of a campaign of several waves it is one of two days of the daily job in a row.
     A day that may not be used, for an audit that failed or a load that replaced what it was made
     of, is passed over; the second is what the first of them said, in case there is no other.
     """
@@ -91,10 +102,12 @@ def _earlier_day(
     for back in range(LOOKBACK_DAYS):
         begin = latest - timedelta(days=back)
         after = [begin + timedelta(days=n) for n in range(1, length + 1)]
-        if not (all(begin in days for days in known) and facts.issuperset(after)):
+        drawn = [begin, *(after[:1] if campaign.last_assignment_date > campaign.start_date else [])]
+        if not (all(days.issuperset(drawn) for days in known) and facts.issuperset(after)):
             continue
         try:
-            require_customers(run, begin, campaign.fields)
+            for day in drawn:
+                require_customers(run, day, campaign.fields)
             for table in tables:
                 for day in after:
                     lake.require(table, day)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -119,7 +120,8 @@ def test_without_a_history_nobody_knows() -> None:
         assert (kept.power, kept.is_refused) == ("unknown", False)
 
 
-def test_waves_count_what_was_declared_but_no_more_than_the_first_day_makes_likely() -> None:
+def test_waves_count_what_was_declared_but_no_more_than_stock_and_newcomers() -> None:
+    """The first day brings all who stand there; the next nine only who has come since."""
     outcome = {
         "window_days": 30,
         "primary_metric": "retained",
@@ -127,9 +129,23 @@ def test_waves_count_what_was_declared_but_no_more_than_the_first_day_makes_like
         "planned_customers": 10_000,
     }
     of = campaign(end_date=DAY + timedelta(days=9), outcome=outcome)
-    past = past_of(of)
-    assert judge(of, 500, past).table["customer_count_arm"].iloc[0] == 2_500, "500 a day, ten days"
-    assert judge(of, 5_000, past).table["customer_count_arm"].iloc[0] == 5_000, "as declared"
+    past = replace(past_of(of), newcomers=20)
+    assert judge(of, 500, past).table["customer_count_arm"].iloc[0] == (500 + 9 * 20) / 2
+    assert judge(of, 500, past_of(of)).table["customer_count_arm"].iloc[0] == 250, "nobody comes"
+    assert judge(of, 9_900, past).table["customer_count_arm"].iloc[0] == 5_000, "as declared"
+
+
+def test_a_bandit_is_judged_with_its_control_at_the_floor() -> None:
+    """Results may take the control there: what 1,000 in each arm find, 100 controls may not."""
+    days = {"end_date": DAY + timedelta(days=40)}
+    fixed = asking(0.08, **days)
+    past = past_of(fixed)
+    moving = asking(0.08, bandit={"floor": 0.05, "min_count": 20}, **days)
+    assert judge(fixed, 2_000, past).power == "ok"
+    found = judge(moving, 2_000, past)
+    assert (found.power, found.is_refused) == ("underpowered", True)
+    assert found.table["customer_count_control"].iloc[0] == 100
+    assert found.table["customer_count_arm"].iloc[0] == 1_900
 
 
 def test_a_margin_net_of_returns_needs_a_longer_history() -> None:
