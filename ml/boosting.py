@@ -182,10 +182,12 @@ class _LooksUp:
 
 
 def leaf_sets(booster: Any) -> LeafSets | None:
-    """Return the tables of a fitted booster of scikit-learn; None where it must walk its trees.
+    """Return the tables of a fitted booster; None of any model that looks nothing up.
 
     Made at the first call, 10 ms for 150 trees, and kept as long as the booster is.
     """
+    if not isinstance(booster, BoostingClassifier | BoostingRegressor):
+        return None
     check_is_fitted(booster)
     trees = booster._predictors
     known, count, found = _KNOWN.get(booster, (None, 0, None))

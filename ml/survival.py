@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ml.boosting import ROWS_AT_ONCE, BoostingClassifier, LeafSets, leaf_sets
+from ml.boosting import ROWS_AT_ONCE, LeafSets, leaf_sets
 from ml.estimators import two_classes
 
 # One row per customer and snapshot: the period of the first purchase (1-based; 0: none was seen),
@@ -147,7 +147,7 @@ class DiscreteTimeSurvival(ClassifierMixin, BaseEstimator):
         X = validate_data(
             self, X, reset=False, ensure_all_finite="allow-nan" if self._allows_nan() else True
         )
-        sets = leaf_sets(self.hazard_) if isinstance(self.hazard_, BoostingClassifier) else None
+        sets = leaf_sets(self.hazard_)
         if sets is None:
             hazards = [
                 self.hazard_.predict_proba(self._columns(X, np.full(len(X), k)))[:, 1]
@@ -171,7 +171,7 @@ class DiscreteTimeSurvival(ClassifierMixin, BaseEstimator):
         is not made of leaf sets, or a group holds the season: then it takes a copy a group.
         """
         check_is_fitted(self)
-        sets = leaf_sets(self.hazard_) if isinstance(self.hazard_, BoostingClassifier) else None
+        sets = leaf_sets(self.hazard_)
         if sets is None or any(self.day_of_year_column in group for group in groups):
             return None
         return self._looked_up(sets, X, groups, typical)[:, :, -1]

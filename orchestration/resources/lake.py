@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from orchestration.resources.catalog import Catalog, Publication
 from orchestration.resources.content import arrow_schema
@@ -187,12 +187,8 @@ class Lake:
         """Return all that was ever published of a day, oldest first; the last one stands."""
         delta = self._open(table)
         commits = [] if delta is None else sorted(delta.history(), key=lambda c: c["version"])
-        found = [
-            Publication(**facts, delta_version=commit["version"])
-            for commit in commits
-            for facts in json.loads(commit.get(METADATA_KEY) or "[]")
-            if facts["partition"] == day.isoformat()
-        ]
+        published = [one for commit in commits for one in _from_commit(commit)]
+        found = [one for one in published if one.partition == day.isoformat()]
         standing = self.publication(table, day)  # of a ledger without rows there is no commit
         return found or ([standing] if standing else [])
 
@@ -367,12 +363,15 @@ class Lake:
         version = delta.version()
         commits = delta.history(version - indexed)
         for commit in sorted(commits, key=lambda entry: entry["version"]):
-            records = json.loads(commit.get(METADATA_KEY) or "[]")
-            self.catalog.index(
-                [Publication(**facts, delta_version=commit["version"]) for facts in records]
-            )
+            self.catalog.index(_from_commit(commit))
         self.catalog.note_indexed(table.name, version)
         return version
+
+
+def _from_commit(commit: Mapping[str, Any]) -> list[Publication]:
+    """Return what one entry of a table's history says that it published, see `_to_json`."""
+    records = json.loads(commit.get(METADATA_KEY) or "[]")
+    return [Publication(**facts, delta_version=commit["version"]) for facts in records]
 
 
 def _to_json(facts: list[Publication]) -> str:

@@ -14,6 +14,7 @@ from orchestration.defs.campaigns.reading import (
     FACTS,
     customers_on,
     forecasts_on,
+    ledger_now,
     outcomes_of,
     require_customers,
 )
@@ -21,7 +22,7 @@ from orchestration.defs.daily import Run
 from orchestration.resources.home import HomeError
 from orchestration.resources.lake import MixedGenerationError, NotPublishedError
 from orchestration.resources.platform import Platform
-from orchestration.tables import CAMPAIGN_ASSIGNMENTS, CHURN_SCORES, mart_tables
+from orchestration.tables import CHURN_SCORES, mart_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,7 +135,7 @@ def plan(home: Home, campaign_id: str, day: date | None) -> str:
         raise HomeError("nothing is scored yet; run the daily job first")
     at = day or days[-1]
     run = Run(platform, [at], "", lambda text: None)
-    ledger = platform.lake.read_frame(CAMPAIGN_ASSIGNMENTS)
+    ledger = ledger_now(run)
     others = ledger[ledger["campaign_id"] != campaign_id]
     _, status, tables = customers_on(run, at, campaign.fields)
     drawn, cohort = build_cohort(

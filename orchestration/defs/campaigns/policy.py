@@ -9,8 +9,8 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
-from orchestration.defs.campaigns.reading import outcomes_of
-from orchestration.tables import CAMPAIGN_ASSIGNMENTS, CUSTOMER_SEGMENTS, OFFER_POLICY
+from orchestration.defs.campaigns.reading import ledger_now, outcomes_of
+from orchestration.tables import CUSTOMER_SEGMENTS, OFFER_POLICY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,5 +126,5 @@ def closed_units(run: Run, campaign: Campaign, own: pd.DataFrame, as_of: date) -
 
 def assigned(run: Run, campaign: Campaign) -> pd.DataFrame:
     """Return the campaign's rows of the ledger, as they are now."""
-    ledger = run.platform.lake.read_frame(CAMPAIGN_ASSIGNMENTS)
+    ledger = ledger_now(run)
     return ledger[ledger["campaign_id"] == campaign.id].reset_index(drop=True)
