@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from orchestration.resources.catalog import Catalog, Publication
 from orchestration.resources.content import arrow_schema
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
     import pyarrow as pa
-    from deltalake import DeltaTable
+    from deltalake import DeltaTable, Field
+    from deltalake.transaction import AddAction, RemoveAction
 
     from expectations.schema import Table
 
@@ -55,7 +57,6 @@ class Lake:
     def __init__(self, root: Path, catalog: Catalog) -> None:
         self.root = root
         self.catalog = catalog
-        self._up_to_date: set[str] = set()  # tables whose stored schema was compared
         self._listed: dict[str, tuple[int, list[tuple[str, str]]]] = {}  # version, its files
 
     # -- reading ---------------------------------------------------------------------------------
@@ -204,29 +205,70 @@ class Lake:
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def replace(self, table: Table, partitions: Mapping[date, tuple[pa.Table, Publication]]) -> int:
-        """Replace whole partitions in one commit that carries the facts of each; index it."""
-        import pyarrow as pa
-        from deltalake import CommitProperties, write_deltalake
+    def replace(self, table: Table, partitions: Mapping[date, tuple[Path, Publication]]) -> int:
+        """Replace whole partitions by files, in one commit with the facts of each; index it.
 
-        days = ", ".join(f"'{day.isoformat()}'" for day in partitions)
+        A file is moved into the table as it is: what was audited is what is published, byte for
+        byte. Writing the rows a second time took 0.12 s a day of demo size.
+
+        Args:
+            partitions: per day one Parquet file of the declared columns, and its facts. That the
+                partition is a column of the file as well is allowed; readers take it from the log.
+
+        Raises:
+            ValueError: a file has other columns or another day, or a column changed its type.
+        """
+        from deltalake import CommitProperties, Schema
+
         with file_lock(self.root / f".{table.name}.lock"):
-            write_deltalake(
-                str(self.root / table.name),
-                pa.concat_tables([content for content, _ in partitions.values()]),
+            delta = self._opened(table)
+            files: list[AddAction | RemoveAction] = [
+                self._move_in(table, day, path) for day, (path, _) in partitions.items()
+            ]
+            delta.create_write_transaction(
+                files,
                 mode="overwrite",
-                predicate=f"{table.partition_by} in ({days})",
+                schema=Schema(delta.schema().fields + self._gained(table, delta)),
                 partition_by=[table.partition_by],
-                schema_mode=self._schema_mode(table),
-                configuration=RETENTION,
-                name=table.name,
+                partition_filters=[(table.partition_by, "in", [d.isoformat() for d in partitions])],
                 commit_properties=CommitProperties(
                     custom_metadata={
                         METADATA_KEY: _to_json([facts for _, facts in partitions.values()])
                     }
                 ),
             )
-            return self._complete_index(table)
+            return self._complete_index(table, delta)
+
+    def _move_in(self, table: Table, day: date, path: Path) -> AddAction:
+        """Move a file into the folder of its partition; return what the log has to say of it.
+
+        Delta takes what the log says on trust, so what it says is looked at first.
+        """
+        import shutil
+
+        import pyarrow.parquet as pq
+        from deltalake.transaction import AddAction
+
+        file = pq.ParquetFile(path)
+        if not file.schema_arrow.equals(arrow_schema(table)):
+            raise ValueError(f"{table.name} of {day}: {path.name} has other columns than declared")
+        days = set(file.read(columns=[table.partition_by]).column(0).unique().to_pylist())
+        if days - {day}:
+            raise ValueError(f"{table.name} of {day}: {path.name} has rows of another day")
+        # A file that was lost is put back under another name: Delta knows the old one as removed.
+        name = f"{table.partition_by}={day.isoformat()}/{path.stem}-{uuid4().hex[:8]}.parquet"
+        target = self.root / table.name / name
+        target.parent.mkdir(exist_ok=True)
+        shutil.move(path, target)  # a rename, unless staging lies on another disk
+        about = target.stat()
+        return AddAction(
+            path=name,
+            size=about.st_size,
+            partition_values={table.partition_by: day.isoformat()},
+            modification_time=int(about.st_mtime * 1000),
+            data_change=True,
+            stats=json.dumps({"numRecords": file.metadata.num_rows}),
+        )
 
     def merge_new(self, table: Table, content: pa.Table, facts: Publication) -> int:
         """Insert the rows whose primary key is not there yet; return how many were inserted.
@@ -234,27 +276,19 @@ class Lake:
         Of two writers at once one wins and the other retries: an insert-only merge never updates
         and never deletes (two blind appends of the same 1,000 units left 2,001 rows).
         """
-        from deltalake import CommitProperties, write_deltalake
+        from deltalake import CommitProperties
         from deltalake.exceptions import CommitFailedError
 
         with file_lock(self.root / f".{table.name}.lock"):
-            if self._open(table) is None:
-                write_deltalake(
-                    str(self.root / table.name),
-                    arrow_schema(table).empty_table(),
-                    partition_by=[table.partition_by],
-                    configuration=RETENTION,
-                    name=table.name,
-                )
+            delta = self._opened(table)
         if content.num_rows == 0:  # a merge of nothing makes no commit, but the day is closed
             self.catalog.index([replace(facts, delta_version=self._complete_index(table))])
             return 0
         match = " and ".join(f"target.{name} = source.{name}" for name in table.primary_key)
-        gains_columns = self._schema_mode(table) == "merge"
+        gains_columns = bool(self._gained(table, delta))
         for attempt in range(5):
             try:
-                delta = self._open(table)
-                assert delta is not None
+                delta = self._opened(table)
                 done = (
                     delta.merge(
                         content,
@@ -286,16 +320,39 @@ class Lake:
 
         return DeltaTable(str(path), version=version)
 
-    def _schema_mode(self, table: Table) -> Literal["merge"] | None:
-        if table.name in self._up_to_date:
-            return None
-        delta = self._open(table)
-        self._up_to_date.add(table.name)
-        if delta is None:
-            return None
-        have = {field.name for field in delta.schema().fields}
-        # A new column is nullable and is merged in; anything else is a new table.
-        return "merge" if any(column.name not in have for column in table.columns) else None
+    def _opened(self, table: Table) -> DeltaTable:
+        """Return the table, made if it is not there; its lock is held."""
+        from deltalake import DeltaTable
+
+        return self._open(table) or DeltaTable.create(
+            str(self.root / table.name),
+            arrow_schema(table),
+            partition_by=[table.partition_by],
+            configuration=RETENTION,
+            name=table.name,
+        )
+
+    @staticmethod
+    def _gained(table: Table, delta: DeltaTable) -> list[Field]:
+        """Return the declared columns that the stored table does not have yet.
+
+        A new column is nullable; anything else that changes is a new table.
+
+        Raises:
+            ValueError: a column is stored with another type.
+        """
+        from deltalake import Schema
+
+        stored = {field.name: field for field in delta.schema().fields}
+        declared = Schema.from_arrow(arrow_schema(table)).fields
+        for field in declared:
+            if field.name in stored and stored[field.name].type != field.type:
+                raise ValueError(
+                    f"{table.name}.{field.name} is declared as {field.type.type}, but stored as "
+                    f"{stored[field.name].type.type}: a column that changes its type is a new "
+                    "table; give it another name"
+                )
+        return [field for field in declared if field.name not in stored]
 
     def _files(self, table: Table, asked: int | None = None) -> list[tuple[str, str]]:
         """Return the files of a version (default: the newest) by partition, in order of those.
@@ -344,7 +401,7 @@ class Lake:
                 arrays.append(pa.nulls(part.num_rows, field.type))
         return pa.table(arrays, schema=schema)
 
-    def _complete_index(self, table: Table) -> int:
+    def _complete_index(self, table: Table, delta: DeltaTable | None = None) -> int:
         """Bring the index up to the Delta log (one commit, or those a crash left out).
 
         Whether there is anything to do costs one look for the next commit's file; opening the table
@@ -358,8 +415,11 @@ class Lake:
             indexed = -1
         if not (log / f"{indexed + 1:020d}.json").is_file():
             return indexed
-        delta = self._open(table)
-        assert delta is not None
+        if delta is None:
+            delta = self._open(table)
+            assert delta is not None
+        else:
+            delta.update_incremental()
         version = delta.version()
         commits = delta.history(version - indexed)
         for commit in sorted(commits, key=lambda entry: entry["version"]):

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from orchestration.resources.catalog import Audit, Publication
 from orchestration.resources.content import (
-    arrow_schema,
     canonical,
     code_version,
     content_hash,
@@ -109,16 +109,15 @@ class Publisher:
         import pyarrow.parquet as pq
 
         content = canonical(frame, table)
-        digest = content_hash(content)
-        path = self.staging / table.name / day.isoformat() / f"{digest}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        # Read twice within the minute and then deleted: packing it costs four times as much.
-        pq.write_table(
-            content, temporary, compression="none", use_dictionary=False, write_statistics=False
-        )
-        temporary.replace(path)
-        return Candidate(table, day, path, digest, file_sha256(path), content.num_rows)
+        folder = self.staging / table.name / day.isoformat()
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f"{uuid4().hex}.tmp"
+        # This very file is published: packed, as it will be kept for years. A day is one row group
+        # or few, so that statistics would spare no reader anything.
+        pq.write_table(content, temporary, compression="snappy", write_statistics=False)
+        sha256 = file_sha256(temporary)
+        path = temporary.replace(folder / f"{sha256}.parquet")
+        return Candidate(table, day, path, content_hash(content), sha256, content.num_rows)
 
     def audit(
         self, candidate: Candidate, run_id: str, *, show: bool = True
@@ -180,21 +179,20 @@ class Publisher:
 
         A candidate that is refused does not take the others with it.
         """
+        import pyarrow.parquet as pq
+
         table = candidates[0][0].table
         found: list[tuple[Publication, bool] | RefusedError | None] = []
-        contents: list[pa.Table | None] = []
         for candidate, _ in candidates:
             try:
-                contents.append(self._admit(candidate))
+                self._admit(candidate)
                 found.append(None)
             except RefusedError as error:
-                contents.append(None)
                 found.append(error)
-        changed: dict[date, tuple[pa.Table, Publication]] = {}
+        changed: dict[date, tuple[Path, Publication]] = {}
         with file_lock(self.lake.root / f".{table.name}.publish.lock"):
             for number, (candidate, facts) in enumerate(candidates):
-                content = contents[number]
-                if content is None:
+                if found[number] is not None:
                     continue
                 publication = _publication(candidate, facts)
                 standing = self.lake.publication(table, candidate.day)
@@ -210,6 +208,7 @@ class Publisher:
                     self.lake.catalog.index([confirmed])
                     found[number] = confirmed, False
                 elif table.name in LEDGERS:
+                    content = pq.ParquetFile(candidate.path).read()
                     try:
                         self._require_new(candidate, standing, content)
                     except RefusedError as error:
@@ -217,7 +216,7 @@ class Publisher:
                         continue
                     self.lake.merge_new(table, content, publication)
                 else:
-                    changed[candidate.day] = content, publication
+                    changed[candidate.day] = candidate.path, publication
             if changed:
                 self.lake.replace(table, changed)
         for number, (candidate, _) in enumerate(candidates):
@@ -230,14 +229,12 @@ class Publisher:
                 found[number] = published, True
         return [one for one in found if one is not None]
 
-    def _admit(self, candidate: Candidate) -> pa.Table:
-        """Return the rows of a candidate whose audit admits it.
+    def _admit(self, candidate: Candidate) -> None:
+        """Refuse a candidate that no audit admits.
 
         Raises:
             RefusedError: see `publish`.
         """
-        import pyarrow.parquet as pq
-
         table, day = candidate.table, candidate.day
         where = f"{table.name} of {day}"
         sha256 = file_sha256(candidate.path)
@@ -257,7 +254,6 @@ class Publisher:
             )
         if sha256 != candidate.file_sha256:
             raise RefusedError(f"{where}: the staged file is not the candidate that was made")
-        return pq.ParquetFile(candidate.path).read(columns=arrow_schema(table).names)
 
     def _require_new(
         self, candidate: Candidate, standing: Publication | None, content: pa.Table

@@ -6,8 +6,10 @@ import datetime
 from datetime import UTC, date
 from decimal import Decimal
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from expectations.audit import audit_range
 from expectations.schema import Column, Table
@@ -159,7 +161,14 @@ def put(
     """Write a partition the way the publisher does, without its gate; return the version."""
     content = canonical(frame, table)
     facts = facts_of(table, day, content, generation=generation, inputs=inputs)
-    return lake.replace(table, {day: (content, facts)})
+    return lake.replace(table, {day: (file_of(lake, content), facts)})
+
+
+def file_of(lake: Lake, content: pa.Table) -> Path:
+    """Write rows as a file that the lake can take in."""
+    path = lake.root / f"{uuid4().hex}.parquet"
+    pq.write_table(content, path)
+    return path
 
 
 def publisher_of(staging: Path, lake: Lake) -> Publisher:
