@@ -17,6 +17,7 @@ import functools
 import re
 from abc import ABC
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
@@ -263,6 +264,8 @@ def _quoted(name: str) -> str:
 def _literal(value: object) -> str:
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
+    if isinstance(value, float) and value.is_integer():
+        return repr(int(value))  # 1.0 is a decimal, for which every integer would be cast
     if isinstance(value, int | float):
         return repr(value)
     return "'" + str(value).replace("'", "''") + "'"
@@ -388,22 +391,6 @@ class ExpectColumnsNotToMatchRegex(_RowExpectation):
         return f"No match of {arguments['regex']} in {_names(arguments['columns'])}."
 
 
-class ExpectKeyToBeUnique(_RowExpectation):
-    """No two rows agree in all of `columns`; counts the rows beyond the first of each key."""
-
-    columns: list[str]
-    success_keys: ClassVar[tuple[str, ...]] = ("columns",)
-
-    def flaws(self, partition: str | None = None) -> dict[str, str]:
-        """Count the rows beyond the first of each key."""
-        key = ", ".join(_quoted(name) for name in self.columns)
-        return {", ".join(self.columns): f"row_number() OVER (PARTITION BY {key}) > 1"}
-
-    @classmethod
-    def _in_words(cls, arguments: Mapping[str, Any]) -> str:
-        return f"One row per {_names(arguments['columns'])}."
-
-
 class ExpectColumnToEqualPartition(_RowExpectation):
     """Every row of `date_column` is the audited `partition` (a suite parameter, ISO date)."""
 
@@ -438,6 +425,76 @@ class ExpectRowsToSatisfy(_RowExpectation):
     @classmethod
     def _in_words(cls, arguments: Mapping[str, Any]) -> str:
         return f"Every row: {arguments['condition']}."
+
+
+@dataclass(frozen=True)
+class Group:
+    """What an expectation counts in groups of rows."""
+
+    label: str
+    by: Sequence[str]
+    flaw: str  # SQL condition over aggregates of which a group is counted
+    count: str  # SQL aggregate: as how much
+
+    def query(self, selected: str, *more: str) -> str:
+        """SQL that selects from `flawed`, a count per group with a flaw, and `more` columns.
+
+        Groups agree in `more`, too.
+        """
+        keys = ", ".join([*more, *map(_quoted, self.by)])
+        return (
+            f"SELECT {selected} FROM (SELECT {', '.join([*more, f'{self.count} AS flawed'])}, "
+            f"({self.flaw}) AS is_flawed FROM batch GROUP BY {keys}) WHERE is_flawed"
+        )
+
+
+class _GroupExpectation(_CountExpectation, ABC):
+    """Counts rows by what they are together with those that agree with them in some columns.
+
+    A window says the same of each row, but sorts them for it, with all of their columns.
+    """
+
+    def group(self) -> Group:
+        """Of which groups how many rows are counted."""
+        raise NotImplementedError
+
+    def _query(self) -> str:
+        group = self.group()
+        return group.query(f"coalesce(sum(flawed), 0) AS {_quoted(group.label)}")
+
+
+class ExpectKeyToBeUnique(_GroupExpectation):
+    """No two rows agree in all of `columns`; counts the rows beyond the first of each key."""
+
+    columns: list[str]
+    success_keys: ClassVar[tuple[str, ...]] = ("columns",)
+
+    def group(self) -> Group:
+        """Count the rows beyond the first of each key."""
+        return Group(", ".join(self.columns), self.columns, "count(*) > 1", "count(*) - 1")
+
+    @classmethod
+    def _in_words(cls, arguments: Mapping[str, Any]) -> str:
+        return f"One row per {_names(arguments['columns'])}."
+
+
+class ExpectGroupsToSatisfy(_GroupExpectation):
+    """The rows of each group of `by` satisfy the SQL `condition` over aggregates; unknown passes.
+
+    A window over the aggregates sees all groups. Counts the rows of the groups that do not.
+    """
+
+    by: list[str]
+    condition: str
+    success_keys: ClassVar[tuple[str, ...]] = ("by", "condition")
+
+    def group(self) -> Group:
+        """Count the rows of the groups that do not."""
+        return Group("rows", self.by, f"NOT ({self.condition})", "count(*)")
+
+    @classmethod
+    def _in_words(cls, arguments: Mapping[str, Any]) -> str:
+        return f"Every {_names(arguments['by'])}: {arguments['condition']}."
 
 
 class ExpectTableToSatisfy(_CountExpectation):
@@ -570,6 +627,7 @@ def spotless(
         return set()
     alone: list[str] = []  # conditions that need no other row
     windowed: list[str] = []
+    grouped: list[Group] = []
     whole: list[str] = []  # of a partition as a whole
     least = 0
     for expectation in expectations:
@@ -580,6 +638,8 @@ def spotless(
             if "batch" in expectation.condition and sum(map(bool, map(len, batches.values()))) > 1:
                 return set()  # a subquery would see the rows of all partitions
             whole.append(expectation.count())
+        elif isinstance(expectation, _GroupExpectation):
+            grouped.append(expectation.group())
         elif isinstance(expectation, _RowExpectation):
             for condition in _possible(expectation, schema):
                 confined = _WINDOW.sub(_confine, condition)
@@ -605,6 +665,9 @@ def spotless(
             f"SELECT DISTINCT audited_partition FROM (SELECT audited_partition, {flaws} FROM batch)"
             f" WHERE {_any([f'flaw_{i}' for i in range(len(windowed))])}"
         )
+    for group in grouped:
+        within = replace(group, flaw=_WINDOW.sub(_confine, group.flaw))
+        queries.append(within.query("DISTINCT audited_partition", "audited_partition"))
     if whole:
         queries.append(
             f"SELECT audited_partition FROM batch GROUP BY 1 HAVING {' + '.join(whole)} > 0"

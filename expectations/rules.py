@@ -5,9 +5,10 @@ from a declaration (types, nulls, bounds, keys: `suites.py`), how a condition is
 (`library.py`).
 
 A `rows` condition must hold for every row. As in a CHECK constraint of SQL, a row for which it is
-unknown (an input is null) passes: whether null is legal is declared. Window functions are allowed.
-A `table` condition is over aggregates (the rows are called `batch` in a subquery) and must be true,
-unless the batch is empty.
+unknown (an input is null) passes: whether null is legal is declared. Window functions are allowed,
+and cost several times a `groups` condition, which is over the aggregates of the rows that agree in
+the columns `by`; unknown passes, and a window sees all groups. A `table` condition is over the
+aggregates of all rows (called `batch` in a subquery) and must be true, unless the batch is empty.
 `{active_window_days}` and `{horizon_days}` stand for settings.
 
 Critical blocks publishing: the row is wrong whatever the shop did. Warning is told and published:
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Severity = Literal["critical", "warning"]
-Scope = Literal["rows", "table"]
+Scope = Literal["rows", "groups", "table"]
 
 #: What conditions may refer to as `{name}`; the shop's settings take the place of these.
 DEFAULT_PARAMETERS: dict[str, int] = {"active_window_days": 180, "horizon_days": 90}
@@ -59,13 +60,14 @@ class Rule:
     reason: str
     severity: Severity = "critical"
     scope: Scope = "rows"
+    by: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns that the condition refers to: keywords are in upper case, columns in lower."""
         text = re.sub(r"'[^']*'|\{\w+\}", " ", self.condition)
         words = re.findall(r"\b[a-z_][a-z0-9_]*\b(?!\s*\()", text)
-        return tuple(dict.fromkeys(word for word in words if word != "batch"))
+        return tuple(dict.fromkeys(word for word in (*self.by, *words) if word != "batch"))
 
 
 def _nested(stem: str, *suffixes: str) -> Rule:
@@ -530,8 +532,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule(
             "deciles_balanced",
-            "abs(count(*) OVER (PARTITION BY churn_decile) - count(*) OVER () / 10.0) < 1",
+            "abs(count(*) - sum(count(*)) OVER () / 10.0) < 1",
             "each decile holds a tenth",
+            scope="groups",
+            by=("churn_decile",),
         ),
         Rule(
             "deciles_follow_ranks",
@@ -585,14 +589,15 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule(
             "rfm_code_agrees_with_scores",
-            "CAST(rfm_code AS VARCHAR) = concat(recency_score, frequency_score, monetary_score)",
+            "rfm_code = 100 * recency_score + 10 * frequency_score + monetary_score",
             "the code is its three scores",
         ),
         Rule(
             "rfm_code_names_one_segment",
-            "min(rfm_segment) OVER (PARTITION BY rfm_code) "
-            "= max(rfm_segment) OVER (PARTITION BY rfm_code)",
+            "min(rfm_segment) = max(rfm_segment)",
             "each of the 125 codes belongs to one segment",
+            scope="groups",
+            by=("rfm_code",),
         ),
         Rule(
             "prospects_have_no_rfm",
@@ -602,16 +607,19 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule(
             "cluster_has_one_name",
-            "min(cluster_name) OVER (PARTITION BY cluster_id) "
-            "= max(cluster_name) OVER (PARTITION BY cluster_id)",
+            "min(cluster_name) = max(cluster_name)",
             "a cluster keeps its name",
+            scope="groups",
+            by=("cluster_id",),
         ),
         Rule(
             "clusters_not_tiny",
-            "cluster_id IS NULL OR count(cluster_id) OVER () < 500 "
-            "OR count(*) OVER (PARTITION BY cluster_id) >= 0.01 * count(cluster_id) OVER ()",
+            "cluster_id IS NULL OR sum(count(cluster_id)) OVER () < 500 "
+            "OR count(*) >= 0.01 * sum(count(cluster_id)) OVER ()",
             "a cluster under 1 % is an outlier, not a segment",
             "warning",
+            "groups",
+            ("cluster_id",),
         ),
     ),
     "customer_value": (
@@ -740,21 +748,24 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule(
             "one_control_per_campaign",
-            "min(CASE WHEN is_control THEN arm END) OVER (PARTITION BY campaign_id) "
-            "= max(CASE WHEN is_control THEN arm END) OVER (PARTITION BY campaign_id)",
+            "min(CASE WHEN is_control THEN arm END) = max(CASE WHEN is_control THEN arm END)",
             "one arm gets nothing, and all of it",
+            scope="groups",
+            by=("campaign_id",),
         ),
         Rule(
             "one_configuration_per_campaign",
-            "min(config_sha256) OVER (PARTITION BY campaign_id) "
-            "= max(config_sha256) OVER (PARTITION BY campaign_id)",
+            "min(config_sha256) = max(config_sha256)",
             "one day, one campaign, one set of weights",
+            scope="groups",
+            by=("campaign_id",),
         ),
         Rule(
             "one_propensity_per_arm",
-            "min(propensity) OVER (PARTITION BY campaign_id, segment, arm) "
-            "= max(propensity) OVER (PARTITION BY campaign_id, segment, arm)",
+            "min(propensity) = max(propensity)",
             "everybody in an arm (of a segment, where a policy draws) had the same chance of it",
+            scope="groups",
+            by=("campaign_id", "segment", "arm"),
         ),
         Rule(
             "propensities_sum_within_one",
@@ -901,9 +912,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule(
             "one_model_per_offer",
-            "min(concat(metric, learner, model_version)) OVER (PARTITION BY campaign_id, arm) "
-            "= max(concat(metric, learner, model_version)) OVER (PARTITION BY campaign_id, arm)",
+            "count(DISTINCT concat(metric, learner, model_version)) = 1",
             "effects of two models or on two metrics cannot be ranked together",
+            scope="groups",
+            by=("campaign_id", "arm"),
         ),
         Rule(
             "effects_vary",
@@ -916,8 +928,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "offer_policy": (
         Rule(
             "propensities_sum_to_one",
-            "abs(sum(propensity) OVER (PARTITION BY campaign_id, segment) - 1) < 1e-6",
+            "abs(sum(propensity) - 1) < 1e-6",
             "everybody gets exactly one arm",
+            scope="groups",
+            by=("campaign_id", "segment"),
         ),
         Rule(
             "floor_is_kept",
@@ -937,8 +951,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule(
             "everybody_has_a_policy",
-            "count(*) FILTER (WHERE segment = 'all') OVER (PARTITION BY campaign_id, arm) = 1",
+            "count(*) FILTER (WHERE segment = 'all') = 1",
             "a customer of an unknown segment takes that of all",
+            scope="groups",
+            by=("campaign_id", "arm"),
         ),
     ),
 }

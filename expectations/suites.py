@@ -206,7 +206,9 @@ def _business_rules(table: Table, settings: dict[str, int]) -> list[Expectation]
                 type=f"expect_{rule.scope}_to_satisfy",
                 severity=rule.severity,
                 reason=rule.reason,
-                arguments_json=json.dumps({"condition": condition}),
+                arguments_json=json.dumps(
+                    {"condition": condition, **({"by": list(rule.by)} if rule.by else {})}
+                ),
             )
         )
     return found
