@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 import numpy as np
 import pandas as pd
 
-from ml.frames import join_customers
+from ml.frames import is_among, join_customers
 from ml.plays import Plays, suggest
 from ml.reasons import PASSED_OVER
 
@@ -33,6 +33,8 @@ COLUMNS = [
     "rfm_segment",
 ]
 TOP_MARGIN_QUANTILE = 0.95
+# Of customer_status, beside consents.
+STATUS_COLUMNS = ("account_type", "days_since_last_order", "last_contact_date")
 # What the rules may ask for that no published table has.
 OWN_FIELDS = {"is_top_margin": "boolean"}
 
@@ -65,8 +67,7 @@ def at_risk_list(
     of one day, or the previous list is not earlier.
     """
     day = _day(scores, status, segments)
-    known = join_customers(scores[["customer_key"]], status[["customer_key"]])
-    if missing := len(scores) - len(known):
+    if missing := int((~is_among(scores["customer_key"], status["customer_key"])).sum()):
         raise ValueError(f"{missing} scored customers of {day} are not in customer_status")
     margin = scores["expected_margin_amount"].astype("float64")
     # A quantile that occurs, so that equal margins are treated alike.
@@ -79,22 +80,13 @@ def at_risk_list(
         scores.assign(is_top_margin=(margin >= top_margin) & (margin > 0), at_risk=at_risk)[asked],
         status[[name for name in status if name == "customer_key" or name not in scores]],
     )
-    for table in (segments, features):
-        if table is not None:
-            new = [name for name in table if name == "customer_key" or name not in frame]
-            frame = join_customers(frame, table[new], how="left")
     contacted = pd.to_datetime(frame["last_contact_date"])
     resting = contacted > pd.Timestamp(day - timedelta(days=cooldown_days))
-    frame = frame[~resting].reset_index(drop=True)
-    suggested = suggest(plays, frame)
-    frame = (
-        frame.join(suggested)[suggested["suggested_play"].notna()]
-        .sort_values(
-            ["at_risk", "churn_probability", "customer_key"], ascending=[False, False, True]
-        )
-        .head(capacity)
-        .reset_index(drop=True)
+    frame = frame[~resting].sort_values(
+        ["at_risk", "churn_probability", "customer_key"], ascending=[False, False, True]
     )
+    beside = [table for table in (segments, features) if table is not None]
+    frame = _first_with_a_play(frame, beside, plays, capacity)
     frame["snapshot_date"] = day
     frame["priority"] = np.arange(1, len(frame) + 1, dtype=np.int64)
     told = frame["reason_1"].where(~frame["reason_1"].fillna("").isin(["", PASSED_OVER]))
@@ -106,6 +98,27 @@ def at_risk_list(
     frame["is_new"] = days.eq(0)
     frame["days_on_list"] = days + 1
     return frame[COLUMNS]
+
+
+def _first_with_a_play(
+    ranked: pd.DataFrame, beside: Sequence[pd.DataFrame], plays: Plays, capacity: int
+) -> pd.DataFrame:
+    """Return the first `capacity` customers that have a play, with it and what `beside` knows.
+
+    Looked for from the top: most of a shop may be at risk, and nobody asks for a play for all.
+    """
+    found: list[pd.DataFrame] = []
+    at_once = max(4 * capacity, 1)
+    for start in range(0, max(len(ranked), 1), at_once):
+        part = ranked.iloc[start : start + at_once]
+        for table in beside:
+            new = [name for name in table if name == "customer_key" or name not in part]
+            part = join_customers(part, table[new], how="left")
+        suggested = suggest(plays, part)
+        found.append(part.join(suggested)[suggested["suggested_play"].notna()])
+        if sum(map(len, found)) >= capacity:
+            break
+    return pd.concat(found).head(capacity).reset_index(drop=True)
 
 
 def _days_before(keys: pd.Series, previous: pd.DataFrame | None, day: date) -> pd.Series:

@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ml.scoring import one_thread
+
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
@@ -79,7 +81,7 @@ def fit_segments(
     if frame.empty:
         raise ValueError("no customer has bought yet: there is nothing to cluster")
     values = _matrix(frame)[:FIT_SIZE]
-    with _one_thread():
+    with one_thread():
         diagnostics, fitted = _candidates(values, seed)
         k = _choose(diagnostics, len(previous.metadata["clusters"]) if previous else None)
         estimator = fitted[k]
@@ -126,7 +128,7 @@ def assign(model: SegmentModel, status: pd.DataFrame) -> pd.DataFrame:
     names = np.full(len(frame), None, dtype=object)
     scored = (status["lifecycle"] != "prospect").to_numpy()
     if scored.any():
-        with _one_thread():
+        with one_thread():
             labels = model.estimator.predict(_matrix(status[scored]))
         clusters = model.metadata["clusters"]
         ids[scored] = np.array([cluster["id"] for cluster in clusters])[labels]
@@ -149,18 +151,6 @@ def _matrix(frame: pd.DataFrame) -> Array:
         ]
         raise ValueError(f"customer_status has missing or infinite values in {columns}")
     return np.maximum(values, 0.0)
-
-
-def _one_thread() -> Any:
-    """K-means adds up partial sums per thread: with one thread the sums have one order.
-
-    The limit reaches only libraries that are loaded, so scikit-learn's OpenMP comes first; without
-    it the first fit of a process ran on all cores, and on a busy machine took 26 s instead of 1.
-    """
-    import sklearn.cluster  # noqa: F401
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(limits=1)
 
 
 def _fit(values: Array, k: int, seed: int) -> Pipeline:

@@ -33,6 +33,7 @@ from ml.buy_till_you_die import (
 )
 from ml.estimators import logit, sigmoid
 from ml.features import FeatureError
+from ml.scoring import one_thread
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -227,13 +228,11 @@ class CustomerValueModel(BaseEstimator):
         Raises:
             FeatureError: status lacks a column, or holds a value that it may not hold.
         """
-        from threadpoolctl import threadpool_limits
-
         rows = status.sort_values("customer_key", kind="stable").reset_index(drop=True)
         matrix = design(rows, self.purchases)
         is_buyer = matrix["days_since_first_order"].notna().to_numpy()
         found = pd.DataFrame({"customer_key": rows["customer_key"]})
-        with threadpool_limits(1):
+        with one_thread():
             self._probabilities(found, rows, matrix, is_buyer)
             self._values(found, rows, matrix, is_buyer, margin_rate_default)
         return found

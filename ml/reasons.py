@@ -24,7 +24,7 @@ import pandas as pd
 from ml.ablation import ablated
 from ml.estimators import logit
 from ml.features import INPUTS, feature_matrix
-from ml.scoring import MEDIUM_RISK
+from ml.scoring import MEDIUM_RISK, one_thread
 
 REASON_COUNT = 3
 NO_REASON = "no sign of leaving"
@@ -134,10 +134,8 @@ def contributions(estimator: Any, features: pd.DataFrame, reference: pd.DataFram
 
 def _contributions(estimator: Any, records: np.ndarray, medians: np.ndarray) -> np.ndarray:
     """Return an array of shape (rows, groups), rounded to 6 digits."""
-    from threadpoolctl import threadpool_limits
-
     effects = np.zeros((len(records), len(GROUPS)))
-    with threadpool_limits(1):
+    with one_thread():
         for start in range(0, len(records), _CUSTOMERS_AT_ONCE):
             part = slice(start, start + _CUSTOMERS_AT_ONCE)
             odds = logit(ablated(estimator, _frame(records[part]), COLUMNS, medians))
@@ -146,9 +144,7 @@ def _contributions(estimator: Any, records: np.ndarray, medians: np.ndarray) -> 
 
 
 def _predict(estimator: Any, matrix: pd.DataFrame) -> np.ndarray:
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):
+    with one_thread():
         return estimator.predict_proba(matrix)[:, 1] if len(matrix) else np.empty(0)
 
 

@@ -123,6 +123,7 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         days_at_once=1,  # a list knows the one before it
     )
     def at_risk_list(run: Run, day: date) -> Made:
+        from ml.at_risk import STATUS_COLUMNS
         from ml.at_risk import at_risk_list as make
         from orchestration.defs.campaigns.files import read_plays, write_csv
 
@@ -134,7 +135,12 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         earlier = [d for d in lake.days(AT_RISK_LIST) if d < day]
         listed = make(
             lake.read_frame(CHURN_SCORES, [day], money_as_float=True),
-            lake.read_frame(status_table, [day], money_as_float=True),
+            lake.read_frame(
+                status_table,
+                [day],
+                _asked(status_table, plays, "customer_key", "snapshot_date", *STATUS_COLUMNS),
+                money_as_float=True,
+            ),
             lake.read_frame(
                 CUSTOMER_SEGMENTS,
                 [day],
@@ -246,5 +252,6 @@ def value_of(run: Run, day: date) -> Made:
 
 
 def _asked(table: Table, plays: Plays, *always: str) -> list[str]:
-    """Return the columns of `table` that the rules ask for, and those needed always."""
-    return [name for name in table.column_names if name in {*plays.fields, *always}]
+    """Return the columns of `table` that the rules ask for, consents, and those needed always."""
+    asked = {*plays.fields, *always}
+    return [n for n in table.column_names if n in asked or n.endswith("_consent")]
