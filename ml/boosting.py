@@ -42,7 +42,8 @@ class LeafSets:
 
     columns: column -> its thresholds, ascending, and its table of shape (thresholds + 2, trees), of
     every column that a node asks for; the last row of a table is that of a missing value. values:
-    what each leaf adds, of shape (trees, most leaves of one). everything: a set of all leaves.
+    0, and what each leaf adds, of shape (trees, 1 + most leaves of one). everything: a set of all
+    leaves.
     """
 
     baseline: float
@@ -62,11 +63,11 @@ class LeafSets:
             raise ValueError("leaf sets hold numeric splits, and at most 64 leaves a tree")
         bits = next(size for size in (8, 16, 32, 64) if size >= max(leaves))
         everything = (1 << bits) - 1
-        values = np.zeros((len(trees), max(leaves)))
+        values = np.zeros((len(trees), max(leaves) + 1))
         asked: dict[int, list[tuple[float, int, int, bool]]] = {}
         for tree, nodes in enumerate(trees):
             order, lost = _leaves_lost(nodes)
-            values[tree, : len(order)] = nodes["value"][order]
+            values[tree, 1 : len(order) + 1] = nodes["value"][order]
             for node, gone in lost.items():
                 threshold, column = nodes["num_threshold"][node], int(nodes["feature_idx"][node])
                 goes_left = bool(nodes["missing_go_to_left"][node])
@@ -108,15 +109,14 @@ class LeafSets:
 
         They are added tree by tree, as scikit-learn adds them: the digits are the same.
         """
-        # zeros before the first one of x: the ones of (not x) and (x - 1)
-        before = leaves - leaves.dtype.type(1)
-        np.bitwise_and(before, ~leaves, out=before)
-        trees, most = self.values.shape
-        places = np.bitwise_count(before) + np.arange(trees) * most
-        if len(places) == 1:  # NumPy adds up rows in their order, but a single column pairwise
-            places = np.repeat(places, 2, axis=0)
-        added = np.ascontiguousarray(self.values.ravel()[places].T)
-        return np.add.reduce(added, axis=0, initial=self.baseline)[: len(leaves)]
+        # ones up to and with the first one of x: those of x ^ (x - 1)
+        upto = leaves - leaves.dtype.type(1)
+        np.bitwise_xor(upto, leaves, out=upto)
+        first = np.ascontiguousarray(np.bitwise_count(upto).T)  # (trees, rows), from 1
+        total = np.full(len(leaves), self.baseline)
+        for values, leaf in zip(self.values, first, strict=True):
+            total += values.take(leaf)
+        return total
 
     def without(
         self,
