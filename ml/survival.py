@@ -189,15 +189,18 @@ class DiscreteTimeSurvival(ClassifierMixin, BaseEstimator):
         the leaves is looked up once.
         """
         dated = {*range(X.shape[1], X.shape[1] + 3), self.day_of_year_column}
-        of_period = [
-            sets.leaves(self._columns(X, np.full(len(X), k)), dated & sets.columns.keys())
-            for k in range(len(self.ends_))
-        ]
+        of_period = np.array(
+            [
+                sets.leaves(self._columns(X, np.full(len(X), k)), dated & sets.columns.keys())
+                for k in range(len(self.ends_))
+            ]
+        )
         stays = [column for column in sets.columns if column not in dated]
         curves = []
         for leaves in sets.without(X, groups, typical, stays):
-            hazards = [expit(sets.total(leaves & own)) for own in of_period]
-            curves.append(np.cumprod(1.0 - np.column_stack(hazards), axis=1))
+            left = (leaves & of_period).reshape(-1, leaves.shape[1])  # of all periods at once
+            hazards = expit(sets.total(left)).reshape(len(self.ends_), len(X))
+            curves.append(np.cumprod(1.0 - hazards, axis=0).T)
         return np.array(curves)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:

@@ -6,11 +6,12 @@ probability that the customer does (ml.scoring); their product is the margin at 
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Decimal
 from math import fsum
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pandas.api.extensions import ExtensionArray
 
 WINDOW_DAYS = 365
 # Prior strengths. A customer's own margin per order counts as much as the shop's after 3 orders,
@@ -18,6 +19,10 @@ WINDOW_DAYS = 365
 # once.
 MARGIN_PRIOR_ORDERS = 3.0
 RATE_PRIOR_ORDERS = 1.0
+
+_UNIT = 10_000  # of money, in four places
+_MILLION = 1_000_000
+_LARGEST = np.iinfo(np.int64).max
 
 _REQUIRED = (
     "customer_key",
@@ -31,7 +36,7 @@ _REQUIRED = (
 def expected_margin(
     customers: pd.DataFrame, horizon_days: int, margin_rate_default: float
 ) -> pd.DataFrame:
-    """Return customer_key, expected_margin_amount (Decimal, 4 places), is_margin_assumed.
+    """Return customer_key, expected_margin_amount (DECIMAL(18,4)), is_margin_assumed.
 
     The margin of one customer over the horizon, given at least one order in it:
 
@@ -85,25 +90,44 @@ def expected_margin(
     return pd.DataFrame(
         {
             "customer_key": customers["customer_key"].to_numpy(),
-            "expected_margin_amount": [Decimal(f"{value:.4f}") for value in amount],
+            "expected_margin_amount": _money(np.rint(amount * _UNIT).astype(np.int64)),
             "is_margin_assumed": assumed,
         },
         index=customers.index,
     )
 
 
-def margin_at_risk(
-    churn_probability: pd.Series, expected_margin_amount: pd.Series
-) -> list[Decimal]:
-    """Return probability times expected margin, 4 decimal places.
+def margin_at_risk(churn_probability: pd.Series, expected_margin_amount: pd.Series) -> pd.Series:
+    """Return probability times expected margin, money as in `expected_margin`, in the same order.
 
-    In decimals and not in doubles, so that the product of the published numbers is the published
-    product to the last digit.
+    In whole numbers and not in doubles, so that the product of the published numbers (six digits
+    and four) is the published product to the last digit, half to even.
+
+    Raises:
+        ValueError: a product beyond 9.2e12, which 64 bits do not hold.
     """
-    return [
-        (Decimal(f"{p:.6f}") * amount).quantize(Decimal("0.0001"), ROUND_HALF_EVEN)
-        for p, amount in zip(churn_probability, expected_margin_amount, strict=True)
-    ]
+    millionths = np.rint(churn_probability.to_numpy(dtype="float64") * _MILLION).astype(np.int64)
+    units = _units(expected_margin_amount)
+    if len(units) and int(units.max()) > _LARGEST // _MILLION:
+        raise ValueError("expected_margin_amount: more than 9.2e8 for one customer")
+    whole, rest = np.divmod(millionths * units, _MILLION)
+    whole += (rest > _MILLION // 2) | ((rest == _MILLION // 2) & (whole % 2 == 1))
+    return pd.Series(_money(whole), index=expected_margin_amount.index)
+
+
+def _money(units: np.ndarray) -> ExtensionArray:
+    """Return ten-thousandths as DECIMAL(18,4); one Decimal a customer took 8 ms for 10,000."""
+    halves = np.column_stack([units, units >> 63])  # 128 bits, the lower half first
+    buffers = [None, pa.py_buffer(halves.astype("<i8").tobytes())]
+    found = pa.Decimal128Array.from_buffers(pa.decimal128(18, 4), len(units), buffers)
+    return pd.array(found, dtype=pd.ArrowDtype(found.type))
+
+
+def _units(money: pd.Series) -> np.ndarray:
+    """Return DECIMAL(18,4) as ten-thousandths."""
+    found = pa.array(money, type=pa.decimal128(18, 4))
+    halves = np.frombuffer(found.buffers()[1], dtype="<i8").reshape(-1, 2)
+    return halves[found.offset : found.offset + len(found), 0]
 
 
 def _floats(column: pd.Series) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 from math import exp
 from typing import Any
 
@@ -71,9 +71,26 @@ def test_a_brand_new_customer_does_not_order_120_times_a_year() -> None:
 def test_margin_at_risk_is_the_product_of_the_published_numbers() -> None:
     p = pd.Series([0.333333, 0.5, 0.0])
     amounts = pd.Series([Decimal("3.0000"), Decimal("0.0001"), Decimal("9.9999")])
-    found = margin_at_risk(p, amounts)
+    found = margin_at_risk(p, amounts).tolist()
     assert found == [Decimal("1.0000"), Decimal("0.0000"), Decimal("0.0000")]
     assert all(amount.as_tuple().exponent == -4 for amount in found)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.decimals(0, 10**8, places=4)), max_size=20))
+def test_margin_at_risk_is_exact(pairs: list[tuple[int, Decimal]]) -> None:
+    p = pd.Series([millionths / 10**6 for millionths, _ in pairs], dtype="float64")
+    amounts = pd.Series([amount for _, amount in pairs], dtype="object")
+    exact = [
+        (Decimal(millionths) / 10**6 * amount).quantize(Decimal("0.0001"), ROUND_HALF_EVEN)
+        for millionths, amount in pairs
+    ]
+    assert margin_at_risk(p, amounts).tolist() == exact
+
+
+def test_a_margin_that_no_customer_has_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected_margin_amount: more than 9\.2e8"):
+        margin_at_risk(pd.Series([1.0]), pd.Series([Decimal("922337204")]))
 
 
 def test_a_loss_is_no_margin_at_risk() -> None:

@@ -35,8 +35,6 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         kinds={"scikitlearn", "deltalake"},
     )
     def churn_scores(run: Run, day: date) -> Made:
-        import pandas as pd
-
         from ml.features import FEATURES, INPUTS, feature_matrix
         from ml.frames import join_customers
         from ml.reasons import is_passed_over, reasons
@@ -67,10 +65,8 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         )
         scores = join_customers(scores, margin)
         scores = scores.assign(
-            margin_at_risk_amount=pd.Series(
-                margin_at_risk(scores["churn_probability"], scores["expected_margin_amount"]),
-                index=scores.index,
-                dtype=object,
+            margin_at_risk_amount=margin_at_risk(
+                scores["churn_probability"], scores["expected_margin_amount"]
             ),
             snapshot_date=day,
             model_name=ref.name,
