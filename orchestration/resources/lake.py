@@ -237,7 +237,9 @@ class Lake:
                     }
                 ),
             )
-            return self._complete_index(table, delta)
+            version = self._complete_index(table, delta)
+            self._listed[table.name] = version, self._list(table, delta)
+            return version
 
     def _move_in(self, table: Table, day: date, path: Path) -> AddAction:
         """Move a file into the folder of its partition; return what the log has to say of it.
@@ -358,10 +360,8 @@ class Lake:
         """Return the files of a version (default: the newest) by partition, in order of those.
 
         Opening a table costs 4 ms and a day reads 13; a version that is still the newest was read
-        before.
+        before, or written by this process.
         """
-        import pyarrow as pa
-
         log = self.root / table.name / "_delta_log"
         version, files = self._listed.get(table.name, (-1, []))
         is_newest = (log / f"{version:020d}.json").is_file() and not (
@@ -372,19 +372,24 @@ class Lake:
         delta = self._open(table, asked)
         if delta is None:
             return []
+        files = self._list(table, delta)
+        if asked is None:
+            self._listed[table.name] = delta.version(), files
+        return files
+
+    def _list(self, table: Table, delta: DeltaTable) -> list[tuple[str, str]]:
+        import pyarrow as pa
+
         actions = pa.table(delta.get_add_actions(flatten=True))
         days = actions.column(f"partition.{table.partition_by}").to_pylist()
         paths = actions.column("path").to_pylist()
-        files = sorted(
+        return sorted(
             (
                 (str(self.root / table.name / path), day.isoformat())
                 for path, day in zip(paths, days, strict=True)
             ),
             key=lambda pair: pair[1],
         )
-        if asked is None:
-            self._listed[table.name] = delta.version(), files
-        return files
 
     @staticmethod
     def _with_partition(part: pa.Table, table: Table, day: str, schema: pa.Schema) -> pa.Table:
