@@ -200,10 +200,10 @@ def feature_matrix(frame: pd.DataFrame, names: Sequence[str] = FEATURES) -> pd.D
         FeatureError: a column is missing, appears twice, is not numeric, holds a missing value it
             may not hold, or an infinite one. All offending columns are named, never a value.
     """
-    if (clean := _clean(frame, names)) is not None:
-        return clean
     if "day_of_year" in names and "day_of_year" not in frame and "snapshot_date" in frame:
         frame = frame.assign(day_of_year=pd.to_datetime(frame["snapshot_date"]).dt.dayofyear)
+    if (clean := _clean(frame, names)) is not None:
+        return clean
     problems: list[str] = []
     columns: dict[str, np.ndarray] = {}
     present = set(frame.columns)
@@ -237,10 +237,10 @@ def feature_matrix(frame: pd.DataFrame, names: Sequence[str] = FEATURES) -> pd.D
 
 
 def _clean(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame | None:
-    """Return the columns of a frame that holds such a matrix already, seen by one look at floats.
+    """Return the matrix of a frame of plain numbers that keeps the contract, else None.
 
-    Scoring and explaining hand the same numbers through five steps; column by column each step
-    took 0.1 s for 10,000 customers.
+    Seen by one look at all numbers. Column by column, which can say what is wrong, took 0.1 s for
+    10,000 customers, and scoring and explaining hand the same ones through five steps.
     """
     if not frame.columns.is_unique:
         return None
@@ -248,13 +248,15 @@ def _clean(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame | None:
     if (places < 0).any():
         return None
     asked = frame.iloc[:, places]
-    if not (asked.dtypes == np.float64).all():
+    kinds = {str(t.kind) if isinstance(t, np.dtype) else "?" for t in asked.dtypes.unique()}
+    if kinds - {"b", "i", "u", "f"}:
         return None
-    values = asked.to_numpy()
+    values = asked.to_numpy(dtype="float64")
     required = [i for i, name in enumerate(names) if name not in NULLABLE]
     if (np.abs(values) > _LARGEST).any() or np.isnan(values[:, required]).any():
         return None
-    return asked
+    is_matrix = kinds == {"f"} and (asked.dtypes == np.float64).all()
+    return asked if is_matrix else pd.DataFrame(values, index=frame.index, columns=list(names))
 
 
 def _as_float(series: pd.Series) -> np.ndarray:

@@ -39,6 +39,8 @@ def join_customers(
         raise ValueError(f"both frames have the columns {', '.join(shared)}")
     keys = [pa.array(frame[KEY], pa.string()) for frame in (left, right)]
     for side, found in zip(("left", "right"), keys, strict=True):
+        if not found.null_count and pc.all(pc.less(found[:-1], found[1:])).as_py():
+            continue  # most frames are sorted by customer, which shows in a tenth of the time
         again = len(found) - pc.count_distinct(found, mode="all").as_py()
         if again:
             raise ValueError(f"{again} rows of the {side} frame repeat a {KEY}")

@@ -37,6 +37,13 @@ def test_refuses_a_customer_who_appears_twice(side: str) -> None:
         join_customers(*frames)
 
 
+@pytest.mark.parametrize("keys", [["a", "b", "a"], ["a", "b", "b"], [None, None], ["b", "a", "b"]])
+def test_refuses_who_appears_twice_wherever(keys: list[str | None]) -> None:
+    twice = pd.DataFrame({"customer_key": pd.Series(keys, dtype="object"), "y": range(len(keys))})
+    with pytest.raises(ValueError, match="1 rows of the right frame repeat"):
+        join_customers(pd.DataFrame({"customer_key": ["a"], "x": [1]}), twice)
+
+
 def test_refuses_columns_of_the_same_name() -> None:
     frame = pd.DataFrame({"customer_key": ["a"], "x": [1]})
     with pytest.raises(ValueError, match="both frames have the columns x"):
