@@ -445,6 +445,26 @@ def test_a_lost_file_is_named_and_mended_by_publishing_again(
     assert lake.read(THINGS, [D1]).num_rows == 3
 
 
+def test_a_commit_that_fails_leaves_what_stood(
+    lake: Lake, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file lies in its folder by then, but no log tells of it."""
+    facts = Facts("run", 1)
+    publisher.run(THINGS, D1, things(D1, 3), facts)
+    with monkeypatch.context() as patch:
+        full = OSError("no space left on device")
+        patch.setattr(DeltaTable, "create_write_transaction", lambda *_, **__: raises(full))
+        with pytest.raises(OSError, match="no space"):
+            publisher.run(THINGS, D1, things(D1, 5), facts)
+    assert lake.read(THINGS, [D1]).num_rows == 3
+    assert publisher.run(THINGS, D1, things(D1, 5), facts).changed
+    assert Lake(lake.root, lake.catalog).read(THINGS).num_rows == 5
+
+
+def raises(error: Exception) -> None:
+    raise error
+
+
 def test_inputs_are_judged_at_any_depth(lake: Lake) -> None:
     put(lake, THINGS, D1, things(D1, 3))
     inputs = {f"{THINGS.name}/{D1}": hash_of(lake, D1)}
