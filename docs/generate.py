@@ -305,10 +305,14 @@ def _meaning(column: SourceColumn) -> str:
     notes = []
     if column.allowed:
         notes.append(f"One of {', '.join(column.allowed)}.")
+    elif column.pattern is not None:
+        notes.append(f"Looks like `{column.pattern}`.")
     elif column.minimum is not None and column.maximum is not None:
         notes.append(f"From {column.minimum} to {column.maximum}.")
     elif column.minimum is not None:
         notes.append(f"At least {column.minimum}.")
+    if column.default is not None:
+        notes.append(f"Where it is empty or absent: {column.default}.")
     if column.identifier:
         notes.append("*Identifier.*")
     if column.outcome:

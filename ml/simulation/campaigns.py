@@ -8,7 +8,7 @@ who is eligible and in which arm (the platform decides that), and how customers 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,7 @@ class Sent:
     is_coupon: NDArray[np.bool_]
     campaign_id: NDArray[np.object_]
     channel: NDArray[np.object_]
+    arm: NDArray[np.object_]
 
     def take(self, index: NDArray) -> Sent:
         """Return the treatments at `index`."""
@@ -65,7 +66,7 @@ def read_treatments(
     """
     if treatments is None or treatments.empty:
         no = np.zeros(0, object)
-        return Sent(Contacts.none(), np.zeros(0, np.int64), np.zeros(0, bool), no, no)
+        return Sent(Contacts.none(), np.zeros(0, np.int64), np.zeros(0, bool), no, no, no)
     missing = [c for c in _COLUMNS if c not in treatments.columns]
     if missing:
         raise ValueError(f"treatments lacks the columns {', '.join(missing)}")
@@ -104,7 +105,8 @@ def read_treatments(
         campaign_key=np.array([keys[c] for c in campaign], np.uint64),
         strength=np.array([kinds[p] for p in zip(channel, is_coupon, strict=True)], float),
     )
-    everything = Sent(contacts, sent_us, is_coupon, campaign, channel)
+    arm = rows["arm"].astype(str).to_numpy(object)
+    everything = Sent(contacts, sent_us, is_coupon, campaign, channel, arm)
     return everything.take(np.lexsort((campaign.astype(str), who, day)))
 
 
@@ -210,7 +212,7 @@ def _of_units(context: Sent, these: Sent, person: NDArray, with_target: bool) ->
         Contacts(*(np.concatenate([getattr(p.contacts, k) for p in pieces])
                    for k in ("day", "customer", "campaign_key", "strength"))),
         *(np.concatenate([getattr(p, k) for p in pieces])
-          for k in ("sent_us", "is_coupon", "campaign_id", "channel")),
+          for k in ("sent_us", "is_coupon", "campaign_id", "channel", "arm")),
     )  # fmt: skip
     # position of each contact's person among the n, repeated for each replicate
     order = np.argsort(these.contacts.customer)
@@ -222,7 +224,7 @@ def _of_units(context: Sent, these: Sent, person: NDArray, with_target: bool) ->
     contacts = Contacts(
         many.contacts.day, units, many.contacts.campaign_key, many.contacts.strength
     )
-    moved = Sent(contacts, many.sent_us, many.is_coupon, many.campaign_id, many.channel)
+    moved = replace(many, contacts=contacts)
     return moved.take(np.lexsort((contacts.campaign_key, units, contacts.day)))
 
 

@@ -52,8 +52,8 @@ TABLES: Mapping[str, Mapping[str, str]] = {
         "loyalty_tier": "text",
     },
     "consents": {
-        "customer_id": "text", "channel": "text", "status": "text", "changed_at": "time",
-        "expires_at": "time",
+        "customer_id": "text", "channel": "text", "purpose": "text", "status": "text",
+        "changed_at": "time", "expires_at": "time",
     },
     "products": {
         "product_id": "text", "name": "text", "category": "text", "brand": "text",
@@ -96,6 +96,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "deliveries": {
         "campaign_id": "text", "customer_id": "text", "channel": "text", "sent_at": "time",
         "status": "text", "opened_at": "time", "clicked_at": "time", "cost_amount": "money",
+        "arm": "text",
     },
 }  # fmt: skip
 
@@ -114,6 +115,7 @@ _CONSENT_SHARES = {  # granted, denied; the rest was never asked
     "email": (0.74, 0.12), "sms": (0.28, 0.22), "push": (0.30, 0.10), "phone": (0.14, 0.20),
     "post": (0.55, 0.05), "ads": (0.35, 0.20),
 }  # fmt: skip
+_SERVICE_SHARE = 0.85  # of those with an account, by e-mail, whatever they said of marketing
 _REVOKED_PER_YEAR, _ANNOYED_REVOKES = 0.08, 0.30
 
 _FIRST = (
@@ -431,6 +433,9 @@ def _consents(world: _World) -> Columns:
     created = world.created_us()
     everyone = np.arange(len(created))
     parts = []
+    wants_service = uniform(world.customers.key, Stream.CONSENT, 10) < _SERVICE_SHARE
+    said = np.where(wants_service, "granted", "denied")
+    parts.append((everyone, "email", said, created, np.full(len(created), NAT), "service"))
     for channel in _CONSENT_SHARES:
         consent = _consent(world, channel)
         asked = consent.status > 0
@@ -438,25 +443,30 @@ def _consents(world: _World) -> Columns:
         limited = uniform(world.customers.key, Stream.CONSENT, 9) < 0.125
         expires = np.where(limited & (consent.status == 1), created + 730 * DAY_US, NAT)
         first = np.where(consent.status == 1, "granted", "denied")
-        parts.append((everyone[asked], channel, first[asked], created[asked], expires[asked]))
+        begun = (first[asked], created[asked], expires[asked])
+        parts.append((everyone[asked], channel, *begun, "marketing"))
         for at, then in (
             (consent.revoked_us, "revoked"),
             (consent.again_us, "granted"),
             (consent.enough_us, "revoked"),
         ):
             who = np.flatnonzero(at != NAT)
-            parts.append((who, channel, np.full(len(who), then), at[who], np.full(len(who), NAT)))
+            changes = (np.full(len(who), then), at[who], np.full(len(who), NAT))
+            parts.append((who, channel, *changes, "marketing"))
     who = np.concatenate([p[0] for p in parts])
     channels = np.concatenate([np.full(len(p[0]), p[1], object) for p in parts])
     status = np.concatenate([p[2].astype(object) for p in parts])
     changed = np.concatenate([p[3] for p in parts])
     expires = np.concatenate([p[4] for p in parts])
+    purposes = np.concatenate([np.full(len(p[0]), p[5], object) for p in parts])
     keep = world.is_known(np.maximum(changed, world.cal.start_us(0)))
     rows = np.flatnonzero(keep)
-    rows = rows[np.lexsort((channels[rows].astype(str), who[rows], changed[rows]))]
+    order = (purposes[rows].astype(str), channels[rows].astype(str), who[rows], changed[rows])
+    rows = rows[np.lexsort(order)]
     return {
         "customer_id": _customer_ids(world, who[rows]),
         "channel": channels[rows],
+        "purpose": purposes[rows],
         "status": status[rows],
         "changed_at": changed[rows],
         "expires_at": expires[rows],
@@ -703,6 +713,7 @@ class _Messages:
     campaign: NDArray[np.object_]
     customer: Ints
     channel: NDArray[np.object_]
+    arm: NDArray[np.object_]
     key: Keys
     sent_us: Ints
     is_bounced: Bools
@@ -727,6 +738,7 @@ def _deliveries(world: _World) -> _Messages:
         at.append(np.full(len(who), moment, np.int64))
     news = sum(map(len, customer))
     channel = np.append(np.full(news, "email", object), sent.channel)
+    arm = np.append(np.full(news, None, object), sent.arm)
     campaigns = np.concatenate([*campaign, sent.campaign_id])
     who = np.concatenate([*customer, sent.contacts.customer]).astype(np.int64)
     stages = np.concatenate([*stage, world.log.contact_stage]).astype(np.int64)
@@ -746,7 +758,7 @@ def _deliveries(world: _World) -> _Messages:
     opened = np.where(opens, at_us + (wait * 3_600).astype(np.int64) * SECOND_US, NAT)
     after = (20 + 400 * draw(4)).astype(np.int64) * SECOND_US
     clicked = np.where(opens & (draw(3) < 0.18), opened + after, NAT)
-    return _Messages(campaigns, who, channel, key, at_us, bounced, opened, clicked)
+    return _Messages(campaigns, who, channel, arm, key, at_us, bounced, opened, clicked)
 
 
 def _letters(world: _World, mail: _Messages) -> Columns:
@@ -762,6 +774,7 @@ def _letters(world: _World, mail: _Messages) -> Columns:
         "opened_at": world.so_far(mail.opened_us)[rows],
         "clicked_at": world.so_far(mail.clicked_us)[rows],
         "cost_amount": [costs[c] for c in mail.channel[rows]],
+        "arm": mail.arm[rows],
     }
 
 

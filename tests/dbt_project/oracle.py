@@ -488,23 +488,37 @@ class Knowledge:
             ),
         }
 
-    def consents(self, key: str) -> dict[str, bool]:
+    def consents(self, key: str, purpose: str = "marketing") -> dict[str, bool]:
         """Return whether each channel may be used at the end of the day, addresses apart."""
         answer = {}
         for channel in ("email", "sms", "phone", "post", "push", "ads"):
             records = [
                 c
                 for c in self.rows["consents"]
-                if c["customer_key"] == key and c["channel"] == channel
+                if (c["customer_key"], c["channel"], c["purpose"]) == (key, channel, purpose)
             ]
             if not records:
-                answer[channel] = self.consent_without_records
+                answer[channel] = purpose == "marketing" and self.consent_without_records
                 continue
             latest = max(records, key=lambda c: (c["changed_at"], c["status"] != "granted"))
             answer[channel] = latest["status"] == "granted" and (
                 latest["expires_day"] is None or latest["expires_day"] > self.day
             )
         return answer
+
+    def other_consents(self, key: str) -> str | None:
+        """Return the consents to other purposes for which there is an address, in one text."""
+        person = next((c for c in self.rows["customers"] if c["customer_key"] == key), {})
+        email, phone = bool(person.get("has_email")), bool(person.get("has_phone"))
+        reached = {"email": email, "sms": phone, "phone": phone, "ads": email or phone}
+        purposes = {c["purpose"] for c in self.rows["consents"]} - {"marketing"}
+        found = [
+            f"{channel}:{purpose}"
+            for purpose in purposes
+            for channel, is_given in self.consents(key, purpose).items()
+            if is_given and reached.get(channel, True)
+        ]
+        return "|".join(sorted(found)) or None
 
     def personal_horizon_days(self, key: str, horizon_days: int) -> int:
         """Return the personal horizon of a customer of the population."""

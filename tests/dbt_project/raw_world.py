@@ -32,6 +32,7 @@ RAW_COLUMNS: dict[str, dict[str, str]] = {
     "consents": {
         "customer_key": "VARCHAR",
         "channel": "VARCHAR",
+        "purpose": "VARCHAR",
         "status": "VARCHAR",
         "changed_at": "TIMESTAMP",
         "expires_at": "TIMESTAMP",
@@ -110,6 +111,7 @@ RAW_COLUMNS: dict[str, dict[str, str]] = {
         "opened_at": "TIMESTAMP",
         "clicked_at": "TIMESTAMP",
         "cost_amount": "DECIMAL(18,4)",
+        "arm": "VARCHAR",
     },
 }
 
@@ -137,7 +139,7 @@ BUSINESS_TIME = {
 
 KEYS = {
     "customers": ["customer_key"],
-    "consents": ["customer_key", "channel", "changed_at"],
+    "consents": ["customer_key", "channel", "purpose", "changed_at"],
     "products": ["product_id"],
     "orders": ["order_id"],
     "order_items": ["order_id", "line_number"],
@@ -240,7 +242,18 @@ def make_world(
             "changed_at": changed,
             "expires_at": after(changed, 0.3, 1, 200),
         }
-    ).drop_duplicates(["customer_key", "channel", "changed_at"], ignore_index=True)
+    )
+    purpose = np.random.default_rng(customers + 1)  # its own, too
+    once = world["consents"].assign(
+        purpose=purpose.choice(["marketing", "service", "survey"], n, p=[0.6, 0.3, 0.1])
+    )
+    also = once[purpose.random(n) < 0.4]  # several purposes decided at one instant
+    also = also.assign(
+        purpose=purpose.choice(["marketing", "service"], len(also)),
+        status=purpose.choice(["granted", "revoked"], len(also)),
+    )
+    both = pd.concat([once, also]).drop_duplicates(KEYS["consents"])
+    world["consents"] = both.sort_values("changed_at", kind="stable", ignore_index=True)
 
     product_ids = np.array([f"p{i:05d}" for i in range(products)])
     world["products"] = pd.DataFrame(
@@ -388,6 +401,7 @@ def make_world(
             "opened_at": opened,
             "clicked_at": after(opened, 0.3, 0.001, 0.5),
             "cost_amount": money(0, 0.2, n),
+            "arm": np.where(purpose.random(n) < 0.5, "coupon", None),
         }
     ).drop_duplicates(KEYS["deliveries"], ignore_index=True)
 

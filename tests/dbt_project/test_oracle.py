@@ -144,7 +144,27 @@ def test_who_bought_daily_and_stopped_long_ago_is_dead_and_overflows_nothing(
 
 @pytest.mark.parametrize("day", DAYS)
 def test_status(pair: tuple[World, dict[str, pd.DataFrame]], day: date) -> None:
-    world, marts = pair
+    assert_status(*pair, day)
+
+
+@pytest.mark.parametrize(
+    ("model", "right", "wrong"),
+    [
+        ("int_consents", "channel, purpose\n", "channel\n"),
+        ("int_customers", "and consents.purpose = 'marketing'", ""),
+        ("int_customers", "and consents.purpose != 'marketing'", ""),
+        ("int_customers", "in ('sms', 'phone') then customers.has_phone", "= 'sms' then true"),
+    ],
+)
+def test_a_wrong_consent_would_be_noticed(dbt: Dbt, model: str, right: str, wrong: str) -> None:
+    world = make_world(seed=7, late_share=0.25, redelivered_share=0.25)
+    days = [day.isoformat() for day in DAYS]
+    marts = dbt.run(world, snapshot_dates=days, faults={model: {right: wrong}})
+    with pytest.raises(AssertionError, match=r"\(mart, by hand\)"):
+        _ = [assert_status(world, marts, day) for day in DAYS]
+
+
+def assert_status(world: World, marts: dict[str, pd.DataFrame], day: date) -> None:
     known = Knowledge(world, day)
     status = marts["customer_status"]
     status = status[status["snapshot_date"] == day].set_index("customer_key")
@@ -173,6 +193,7 @@ def test_status(pair: tuple[World, dict[str, pd.DataFrame]], day: date) -> None:
             "has_push_consent": consents["push"],
             "has_ads_consent": consents["ads"]
             and bool(person.get("has_email") or person.get("has_phone")),
+            "other_consents": known.other_consents(str(key)),
             "ticket_count_30d": len(known.of("support_tickets", str(key), 30)),
             "low_rating_count_90d": sum(
                 r["rating"] <= 2 for r in known.of("reviews", str(key), 90)

@@ -1,4 +1,4 @@
--- Which statement about consent held for each customer and channel, on the days
+-- Which statement about consent held for each customer, channel and purpose, on the days
 -- [known_date, superseded_date): the last one made, of those known. A statement that became known
 -- only after a later one had been made never held. Of two made at the same instant, the one that
 -- forbids holds.
@@ -6,12 +6,13 @@ with ranked as (
     select
         customer_key,
         channel,
+        purpose,
         status,
         expires_date,
         known_date,
         coalesce(
             min(known_date) over (
-                partition by customer_key, channel
+                partition by customer_key, channel, purpose
                 order by changed_at, known_date, case when status = 'granted' then 0 else 1 end, status
                 rows between 1 following and unbounded following
             ),
@@ -23,6 +24,7 @@ with ranked as (
 select
     customer_key,
     channel,
+    purpose,
     status,
     expires_date,
     known_date,

@@ -45,7 +45,36 @@ consents as (
         {%- endfor %}
     from spine
     inner join {{ ref('int_consents') }} as consents
-        on {{ known_on('consents', 'spine.snapshot_date') }}
+        on
+            {{ known_on('consents', 'spine.snapshot_date') }}
+            and consents.purpose = 'marketing'
+    group by spine.snapshot_date, consents.customer_key
+),
+
+-- Every other purpose in one text; most shops have none. Nothing is ever assumed of them.
+other_consents as (
+    select
+        spine.snapshot_date,
+        consents.customer_key,
+        {{ joined_texts("consents.channel || ':' || consents.purpose") }} as other_consents
+    from spine
+    inner join {{ ref('int_consents') }} as consents
+        on
+            {{ known_on('consents', 'spine.snapshot_date') }}
+            and consents.purpose != 'marketing'
+            and consents.status = 'granted'
+            and coalesce(consents.expires_date > spine.snapshot_date, true)
+    left join {{ ref('stg_customers') }} as customers
+        on
+            consents.customer_key = customers.customer_key
+            and {{ known_on('customers', 'spine.snapshot_date') }}
+    where
+        case
+            when consents.channel = 'email' then customers.has_email
+            when consents.channel in ('sms', 'phone') then customers.has_phone
+            when consents.channel = 'ads' then customers.has_email or customers.has_phone
+            else true
+        end
     group by spine.snapshot_date, consents.customer_key
 )
 
@@ -68,7 +97,8 @@ select
     coalesce(consents.has_push_consent, {{ is_consent_assumed() }}) as has_push_consent,
     -- An audience of an advertiser is made of hashed addresses or phone numbers.
     coalesce(consents.has_ads_consent, {{ is_consent_assumed() }})
-    and (coalesce(customers.has_email, false) or coalesce(customers.has_phone, false)) as has_ads_consent
+    and (coalesce(customers.has_email, false) or coalesce(customers.has_phone, false)) as has_ads_consent,
+    other_consents.other_consents
 from known_customers
 left join {{ ref('stg_customers') }} as customers
     on
@@ -78,3 +108,7 @@ left join consents
     on
         known_customers.snapshot_date = consents.snapshot_date
         and known_customers.customer_key = consents.customer_key
+left join other_consents
+    on
+        known_customers.snapshot_date = other_consents.snapshot_date
+        and known_customers.customer_key = other_consents.customer_key

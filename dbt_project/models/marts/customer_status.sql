@@ -25,6 +25,7 @@ select
     customers.has_post_consent,
     customers.has_push_consent,
     customers.has_ads_consent,
+    customers.other_consents,
     coalesce(service.open_ticket_count, 0) as open_ticket_count,
     coalesce(service.ticket_count_30d, 0) as ticket_count_30d,
     coalesce(service.low_rating_count_90d, 0) as low_rating_count_90d,

@@ -14,7 +14,8 @@ select
     deliveries.status,
     case when deliveries.opened_date <= spine.snapshot_date then deliveries.opened_at end as opened_at,
     case when deliveries.clicked_date <= spine.snapshot_date then deliveries.clicked_at end as clicked_at,
-    {{ amount('deliveries.cost_amount') }} as cost_amount
+    {{ amount('deliveries.cost_amount') }} as cost_amount,
+    deliveries.arm
 from spine
 inner join {{ ref('stg_deliveries') }} as deliveries
     on

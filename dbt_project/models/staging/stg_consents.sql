@@ -1,10 +1,11 @@
 with consents as (
-    {{ versions(source('raw', 'consents'), key=['customer_key', 'channel', 'changed_at']) }}
+    {{ versions(source('raw', 'consents'), key=['customer_key', 'channel', 'purpose', 'changed_at']) }}
 )
 
 select
     customer_key,
     channel,
+    purpose,
     status,
     changed_at,
     occurred_date as changed_date,

@@ -14,6 +14,7 @@ select
     clicked_at,
     {{ shop_date('clicked_at') }} as clicked_date,
     cost_amount,
+    arm,
     known_date,
     superseded_date
 from deliveries

@@ -49,8 +49,10 @@ class SourceColumn:
     outcome: bool = False
     known_with: str | None = None
     allowed: tuple[str, ...] = ()
+    pattern: str | None = None
     minimum: Decimal | None = None
     maximum: Decimal | None = None
+    default: str | None = None
 
 
 @dataclass(frozen=True)
@@ -220,10 +222,16 @@ def _table(name: str, body: dict[str, Any]) -> SourceTable:
     for column in table.columns:
         if column.known_with is not None and column.known_with not in table.outcomes:
             raise ContractError(f"{name}.{column.name}: {column.known_with} is not an outcome")
-    unkeyed = set(table.primary_key) - set(table.required_columns)
+    unkeyed = [
+        key
+        for key in table.primary_key
+        if not table.column(key).required and table.column(key).default is None
+    ]
     if unkeyed:
         # a key that may be empty cannot tell two rows apart
-        raise ContractError(f"{name}: key columns must be required columns: {sorted(unkeyed)}")
+        raise ContractError(
+            f"{name}: key columns must be required, or have a default: {sorted(unkeyed)}"
+        )
     if table.event_time is not None and (
         table.event_time not in table.required_columns
         or table.column(table.event_time).type != "timestamp"
@@ -234,13 +242,18 @@ def _table(name: str, body: dict[str, Any]) -> SourceTable:
 
 def _column(table: str, name: str, body: dict[str, Any]) -> SourceColumn:
     known = {"type", "description", "required", "identifier", "outcome", "known_with", "allowed"}
-    known |= {"min", "max"}
+    known |= {"min", "max", "pattern", "default"}
     if unknown := set(body) - known:
         raise ContractError(f"{table}.{name}: unknown properties {sorted(unknown)}")
     if body["type"] not in DUCKDB_TYPES:
         raise ContractError(f"{table}.{name}: unknown type {body['type']}")
     if body.get("outcome") and body["type"] != "timestamp":
         raise ContractError(f"{table}.{name}: an outcome must be a timestamp")
+    for text in ("pattern", "default"):
+        if text in body and body["type"] != "string":
+            raise ContractError(f"{table}.{name}: only a string has a {text}")
+    if "default" in body and (body.get("required") or body.get("identifier")):
+        raise ContractError(f"{table}.{name}: what is required, or names a person, has no default")
 
     def number(key: str) -> Decimal | None:
         return Decimal(str(body[key])) if key in body else None
@@ -254,6 +267,8 @@ def _column(table: str, name: str, body: dict[str, Any]) -> SourceColumn:
         outcome=bool(body.get("outcome", False)),
         known_with=body.get("known_with"),
         allowed=tuple(body.get("allowed", ())),
+        pattern=body.get("pattern"),
         minimum=number("min"),
         maximum=number("max"),
+        default=body.get("default"),
     )

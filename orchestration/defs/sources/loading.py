@@ -41,7 +41,13 @@ from orchestration.defs.sources.contract import (
     content_columns,
     raw_columns,
 )
-from orchestration.defs.sources.parsing import judgements, literal, parsed, with_instants
+from orchestration.defs.sources.parsing import (
+    absent,
+    judgements,
+    literal,
+    parsed,
+    with_instants,
+)
 from orchestration.defs.sources.reading import (
     FileRejected,
     Reader,
@@ -487,8 +493,9 @@ class _Loader:
                 bad.append(f"WHEN {quoted} IS NULL THEN 'customer_id: is missing'")
                 payload.append(f"'{CUSTOMER_KEY}': c.{CUSTOMER_KEY}")
             elif column.name not in chunk.column_names:
-                empty = "false" if column.type == "BOOLEAN" else "NULL"
-                values.append(f"CAST({empty} AS {column.type}) AS {quoted}")
+                is_flag = column.type == "BOOLEAN"
+                empty = "false" if is_flag else absent(table.column(column.name))
+                values.append(f"{empty} AS {quoted}")
             elif column.type == "BOOLEAN":
                 values.append(quoted)
             else:
@@ -734,10 +741,35 @@ def _prepare(connection: duckdb.DuckDBPyConnection, contract: Contract, shop_tim
             columns = ", ".join(f'"{name}" {kind}' for name, kind in wanted)
             connection.execute(f"CREATE TABLE raw.{table.name} ({columns})")
         elif held[table.name] != wanted:
-            raise ContractError(
-                f"raw.{table.name} was made by another version of the contract; delete the "
-                "warehouse, and the landing files will be loaded again"
-            )
+            _widen(connection, table, held[table.name], wanted)
+
+
+def _widen(
+    connection: duckdb.DuckDBPyConnection,
+    table: SourceTable,
+    held: list[tuple[str, str]],
+    wanted: list[tuple[str, str]],
+) -> None:
+    """Add the columns that the contract has learnt since the raw table was made.
+
+    Rows that are there already say what a file without the column says. Raises ContractError where
+    anything else is different.
+    """
+    optional = {c.name: c for c in table.columns if not c.required and not c.identifier}
+    added = {name for name, kind in wanted if (name, kind) not in held}
+    if [pair for pair in wanted if pair[0] not in added] != held or added - set(optional):
+        raise ContractError(
+            f"raw.{table.name} was made by another version of the contract; delete the "
+            "warehouse, and the landing files will be loaded again"
+        )
+    columns = ", ".join(
+        f'{absent(optional[name])} AS "{name}"' if name in added else f'"{name}"'
+        for name, _ in wanted
+    )
+    # Files are inserted by position, so the order of the columns is that of the contract.
+    connection.execute(
+        f"CREATE OR REPLACE TABLE raw.{table.name} AS SELECT {columns} FROM raw.{table.name}"
+    )
 
 
 def _is_empty(connection: duckdb.DuckDBPyConnection, name: str) -> bool:

@@ -6,6 +6,7 @@ guessed: a value that is not exactly of its type is NULL here, and its row goes 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestration.defs.sources.contract import (
@@ -56,6 +57,9 @@ def judgements(column: SourceColumn) -> list[str]:
     if column.allowed:
         allowed = ", ".join(literal(word) for word in column.allowed)
         tests.append((f"{value} NOT IN ({allowed})", f"is not one of {', '.join(column.allowed)}"))
+    if column.pattern is not None:
+        misfit = f"NOT regexp_full_match({value}, {literal(column.pattern)})"
+        tests.append((misfit, f"does not look like {column.pattern}"))
     if column.minimum is not None:
         tests.append((f"{value} < {column.minimum}", f"is below {column.minimum}"))
     if column.maximum is not None:
@@ -63,11 +67,21 @@ def judgements(column: SourceColumn) -> list[str]:
     return [f"WHEN {test} THEN {literal(f'{column.name}: {why}')}" for test, why in tests]
 
 
+def absent(column: SourceColumn) -> str:
+    """SQL of the value where nothing was delivered: the default, or NULL."""
+    if column.default is not None:
+        return literal(column.default)
+    return f"CAST(NULL AS {DUCKDB_TYPES[column.type]})"
+
+
 def parsed(column: SourceColumn, kind: str) -> str:
     """SQL of the typed value; NULL where the delivered one does not fit the type."""
     value = f'"{column.name}"'
+    if column.default is not None:
+        typed = parsed(replace(column, default=None), kind)
+        return f"CASE WHEN {value} IS NULL THEN {absent(column)} ELSE {typed} END"
     if kind == "null":
-        return f"CAST(NULL AS {DUCKDB_TYPES[column.type]})"
+        return absent(column)
     if column.type == "timestamp":
         return f'"utc {column.name}"'
     if column.type == "string":

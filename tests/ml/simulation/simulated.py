@@ -11,7 +11,7 @@ from ml.simulation import ShopConfig
 FIRST, LAST = date(2024, 1, 1), date(2025, 1, 1)
 KEYS = {
     "customers": ["customer_id"],
-    "consents": ["customer_id", "channel", "changed_at"],
+    "consents": ["customer_id", "channel", "purpose", "changed_at"],
     "products": ["product_id"],
     "orders": ["order_id"],
     "order_items": ["order_id", "line_number"],

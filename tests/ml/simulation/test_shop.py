@@ -22,7 +22,7 @@ CONTRACT = {
         "email phone name country birth_year gender occupation acquisition_channel account_type "
         "loyalty_tier",
     ),
-    "consents": ("customer_id channel status changed_at", "expires_at"),
+    "consents": ("customer_id channel status changed_at", "purpose expires_at"),
     "products": ("product_id", "name category brand list_price unit_cost"),
     "orders": (
         "order_id customer_id ordered_at",
@@ -46,7 +46,7 @@ CONTRACT = {
     "inventory": ("product_id counted_at quantity_on_hand", "lead_time_days"),
     "deliveries": (
         "campaign_id customer_id channel sent_at",
-        "status opened_at clicked_at cost_amount",
+        "status opened_at clicked_at cost_amount arm",
     ),
 }
 Frames = dict[str, pd.DataFrame]
@@ -158,7 +158,8 @@ def test_every_kind_of_cancellation_occurs(frames: Frames) -> None:
 
 
 def test_newsletters_go_to_those_who_consent(frames: Frames) -> None:
-    changes = frames["consents"].query("channel == 'email'").sort_values("changed_at")
+    mine = "channel == 'email' and purpose == 'marketing'"
+    changes = frames["consents"].query(mine).sort_values("changed_at")
     mail = frames["deliveries"].sort_values("sent_at")
     then = pd.merge_asof(mail, changes, left_on="sent_at", right_on="changed_at", by="customer_id")
     assert (then["status_y"] == "granted").all()
@@ -253,6 +254,7 @@ def test_a_treatment_changes_the_treated_and_nobody_else(
     assert changed >= 4
     sent = treated["deliveries"].query("campaign_id.str.startswith('back-')")
     assert len(sent) == (treatments["arm"] == "treated").sum()
+    assert (sent["arm"] == "treated").all()
     assert sent["opened_at"].notna().any()
     issued = treated["coupons"].dropna(subset=["campaign_id"])
     assert len(issued) == ((treatments["arm"] == "treated") & treatments["is_coupon"]).sum()

@@ -90,6 +90,18 @@ def _misspelt_property(d: Any) -> None:
     d["tables"]["orders"]["columns"]["channel"]["requird"] = True
 
 
+def _default_of_a_number(d: Any) -> None:
+    d["tables"]["returns"]["columns"]["line_number"]["default"] = "1"
+
+
+def _default_of_what_must_be_there(d: Any) -> None:
+    d["tables"]["orders"]["columns"]["order_id"]["default"] = "none"
+
+
+def _key_without_its_default(d: Any) -> None:
+    del d["tables"]["consents"]["columns"]["purpose"]["default"]
+
+
 def _outcome_that_is_no_time(d: Any) -> None:
     d["tables"]["orders"]["columns"]["channel"]["outcome"] = True
 
@@ -101,6 +113,9 @@ def _outcome_that_is_no_time(d: Any) -> None:
         (_optional_event_time, r"orders.*event_time"),
         (_unknown_type, r"orders\.channel.*text"),
         (_misspelt_property, r"orders\.channel.*requird"),
+        (_default_of_a_number, r"returns\.line_number.*default"),
+        (_default_of_what_must_be_there, r"orders\.order_id.*no default"),
+        (_key_without_its_default, r"consents.*purpose"),
         (_outcome_that_is_no_time, r"orders\.channel.*timestamp"),
     ],
 )

@@ -233,6 +233,13 @@ def test_an_unknown_time_zone_is_refused(shop: Shop) -> None:
             "is not one of email",
         ),
         (
+            "consents",
+            "customer_id,channel,purpose,status,changed_at",
+            "ann,email,Marketing,revoked,2024-01-01",
+            "purpose",
+            "does not look like",
+        ),
+        (
             "reviews",
             "review_id,customer_id,product_id,rating,created_at",
             "r1,ann,p1,6,2024-01-01",
@@ -252,6 +259,71 @@ def test_a_bad_row_goes_to_quarantine(
     )
     assert (file, line, found) == (f"{table}/1.csv", 3, column)
     assert why.startswith(reason)
+
+
+CONSENT = "customer_id,channel,status,changed_at"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{CONSENT}\nann,email,granted,2024-01-01\n",
+        f"{CONSENT},purpose\nann,email,granted,2024-01-01,\n",
+        f"{CONSENT},purpose\nann,email,granted,2024-01-01,marketing\n",
+    ],
+)
+def test_a_consent_without_a_purpose_is_to_marketing(shop: Shop, text: str) -> None:
+    shop.deliver("consents", text)
+    assert not shop.load().failed
+    assert shop.rows("SELECT purpose FROM raw.consents") == [("marketing",)]
+
+
+def test_an_empty_column_of_parquet_says_the_default(shop: Shop) -> None:
+    row = {"customer_id": ["ann"], "channel": ["email"], "status": ["granted"]}
+    times = {"changed_at": pd.to_datetime(["2024-01-01"]), "purpose": [None]}
+    folder = shop.landing / "consents"
+    folder.mkdir()
+    pq.write_table(pa.table(row | times), folder / "1.parquet")
+    assert not shop.load().failed
+    assert shop.rows("SELECT purpose FROM raw.consents") == [("marketing",)]
+
+
+def test_purposes_decided_at_one_instant_are_kept_apart(shop: Shop) -> None:
+    at = "2024-01-01T10:00:00"
+    shop.deliver(
+        "consents",
+        f"{CONSENT},purpose\nann,email,revoked,{at},marketing\nann,email,granted,{at},service\n",
+    )
+    assert not shop.load().failed
+    rows = shop.rows("SELECT purpose, status, _is_current FROM raw.consents ORDER BY 1")
+    assert rows == [("marketing", "revoked", True), ("service", "granted", True)]
+
+
+def test_a_warehouse_learns_the_columns_that_the_contract_has_learnt(shop: Shop) -> None:
+    """One that was filled before consents had a purpose, and deliveries an arm."""
+    sent = "campaign_id,customer_id,channel,sent_at\nc1,ann,email,2024-01-03\n"
+    shop.deliver("consents", f"{CONSENT}\nann,email,granted,2024-01-01\n")
+    shop.deliver("deliveries", sent)
+    shop.load()
+    fresh = {name: shop.raw(name) for name in ("consents", "deliveries")}
+    shop.connection.execute("ALTER TABLE raw.consents DROP COLUMN purpose")
+    shop.connection.execute("ALTER TABLE raw.deliveries DROP COLUMN arm")
+    # The consent is withdrawn, in a file of the old form, and another purpose comes with a new one.
+    shop.deliver("consents", f"{CONSENT}\nann,email,revoked,2024-01-02\n", "2.csv")
+    report = shop.load()
+    assert not report.failed
+    assert [file.file for file in report.files if file.rows_in] == ["consents/2.csv"]
+    pd.testing.assert_frame_equal(shop.raw("deliveries"), fresh["deliveries"])
+    rows = shop.rows("SELECT purpose, status FROM raw.consents ORDER BY changed_at")
+    assert rows == [("marketing", "granted"), ("marketing", "revoked")]
+    assert "purpose" in fresh["consents"]
+
+
+def test_a_warehouse_of_another_contract_is_refused(shop: Shop) -> None:
+    shop.load()
+    shop.connection.execute("ALTER TABLE raw.orders DROP COLUMN ordered_at")
+    with pytest.raises(ContractError, match="another version of the contract"):
+        shop.load()
 
 
 @pytest.mark.parametrize(
