@@ -48,6 +48,8 @@ Rule = Literal[
     "in_other_campaign",
     "wash_out",
 ]
+# What a consent without a purpose covers; what campaigns and plays contact for unless they say so.
+MARKETING = "marketing"
 # The context of a bandit: a column of customer_segments.
 BANDIT_SEGMENT = "rfm_segment"
 ALWAYS_ON: frozenset[Rule] = frozenset({"no_consent", "suppressed", "in_other_campaign"})
@@ -214,6 +216,8 @@ class Campaign(Document):
     end_date: date | None = None
     # In order of preference: each customer is reached by the first one consented to.
     channels: Annotated[tuple[Channel, ...], Field(min_length=1)]
+    # What its customers must have consented to be contacted for, in a word of the shop's consents.
+    purpose: Identifier = MARKETING
     arms: Annotated[tuple[Arm, ...], Field(min_length=2)]
     control_arm: str
     # The weights above hold until results say otherwise.

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ml.campaigns.assignment import in_global_holdout
-from ml.campaigns.definition import Campaign, Rule
+from ml.campaigns.definition import MARKETING, Campaign, Rule
 from ml.frames import is_among
 
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -33,9 +33,10 @@ def first_exclusion(
 
     `status` is customer_status of `day`; `suppressed` holds the customers whom nobody may contact
     on that day; `ledger` all assignments so far, of all campaigns. Order of the rules: no_consent
-    (to none of the channels), suppressed (on the list), business_account, complaint (a ticket open,
-    or opened in 30 days), low_rating (two stars or less in 90 days), undelivered_order, open_return
-    (a return in 30 days), recent_order (an order in the last `recent_order_days` days), contact_cap
+    (to none of the channels, for the campaign's purpose), suppressed (on the list),
+    business_account, complaint (a ticket open, or opened in 30 days), low_rating (two stars or less
+    in 90 days), undelivered_order, open_return (a return in 30 days), recent_order (an order in the
+    last `recent_order_days` days), contact_cap
     (messages of 7 and of 30 days, see `planned_contacts`), in_other_campaign (a campaign of the
     same layer whose outcome window is still open for the customer), wash_out (closed less than
     `washout_days` ago). Unknown consent is no consent.
@@ -44,7 +45,7 @@ def first_exclusion(
     keys = status["customer_key"]
     held, washing = in_layer(campaign, day, ledger)
     fired: dict[Rule, pd.Series | npt.NDArray[np.bool_]] = {
-        "no_consent": reachable_by(campaign.channels, status).isna(),
+        "no_consent": reachable_by(campaign.channels, status, campaign.purpose).isna(),
         "suppressed": is_among(keys, suppressed),
         "business_account": status["account_type"].eq("business"),
         "complaint": _count(status, "open_ticket_count") + _count(status, "ticket_count_30d") > 0,
@@ -78,16 +79,25 @@ def may_be_contacted(
     return frozenset(keys[~held_out])
 
 
-def has_consent(channel: str, status: pd.DataFrame) -> pd.Series:
-    """Whether each row's customer may be contacted on the channel; unknown means no."""
-    return status[f"has_{channel}_consent"].fillna(False).astype(bool)
+def has_consent(channel: str, status: pd.DataFrame, purpose: str = MARKETING) -> pd.Series:
+    """Whether each row's customer may be contacted on the channel for the purpose.
+
+    Unknown means no. Marketing has a column per channel; the other purposes share one text,
+    `channel:purpose` with a | between two.
+    """
+    if purpose == MARKETING:
+        return status[f"has_{channel}_consent"].fillna(False).astype(bool)
+    given = "|" + status["other_consents"].fillna("").astype("str") + "|"
+    return given.str.contains(f"|{channel}:{purpose}|", regex=False).astype(bool)
 
 
-def reachable_by(channels: Sequence[str], status: pd.DataFrame) -> pd.Series:
-    """The first of `channels` that each row's customer consents to, or null."""
+def reachable_by(
+    channels: Sequence[str], status: pd.DataFrame, purpose: str = MARKETING
+) -> pd.Series:
+    """The first of `channels` that each row's customer consents to for the purpose, or null."""
     found = pd.Series(None, index=status.index, dtype="object")
     for channel in channels:
-        found = found.mask(found.isna() & has_consent(channel, status), channel)
+        found = found.mask(found.isna() & has_consent(channel, status, purpose), channel)
     return found
 
 

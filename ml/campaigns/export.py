@@ -23,7 +23,7 @@ import pandas as pd
 
 from ml.campaigns.addresses import Field, hashed, normalise
 from ml.campaigns.assignment import in_global_holdout
-from ml.campaigns.definition import Campaign, Channel
+from ml.campaigns.definition import MARKETING, Campaign, Channel
 from ml.campaigns.eligibility import has_consent
 from ml.frames import join_customers
 
@@ -62,6 +62,7 @@ class Handover:
     offers: Mapping[str, tuple[str, str]]
     global_holdout: float
     fingerprint: str
+    purpose: str = MARKETING
 
     @classmethod
     def of(cls, campaign: Campaign) -> Handover:
@@ -78,6 +79,7 @@ class Handover:
             },
             campaign.global_holdout,
             campaign.config_sha256,
+            campaign.purpose,
         )
 
 
@@ -146,12 +148,12 @@ def export_cohort(
 
     `cohort` is campaign_cohorts of the assignment day; `identities` has customer_key, customer_id,
     email, phone of the vault; `status` is customer_status of `export_date`: consent is judged
-    again there, and a customer unknown to it, `suppressed`, or drawn into that quarter's holdout,
-    is dropped (they stay in their arm for the outcome). Each customer is reached by the first of
-    the campaign's channels that they consent to and have an address for. `handed_over`: keys of
-    earlier exports; neither they nor another account with the address of one of them is handed over
-    again. Columns: customer_id, the channel's address, campaign_id, arm, play, offer; for ads
-    email_sha256, phone_sha256, campaign_id, arm.
+    again there, for the campaign's purpose, and a customer unknown to it, `suppressed`, or drawn
+    into that quarter's holdout, is dropped (they stay in their arm for the outcome). Each customer
+    is reached by the first of the campaign's channels that they consent to and have an address for.
+    `handed_over`: keys of earlier exports; neither they nor another account with the address of one
+    of them is handed over again. Columns: customer_id, the channel's address, campaign_id, arm,
+    play, offer; for ads email_sha256, phone_sha256, campaign_id, arm.
 
     Raises ExportRefusedError unless `approver` is the campaign's approver and `token` is that of
     a dry run with the same selection.
@@ -198,7 +200,7 @@ def _select(
     drop(frame["customer_key"].isin(list(suppressed)), "suppressed")
     allowed: dict[str, pd.Series] = {
         channel: frame["customer_key"].isin(
-            status.loc[has_consent(channel, status), "customer_key"]
+            status.loc[has_consent(channel, status, campaign.purpose), "customer_key"]
         )
         for channel in campaign.channels
     }

@@ -146,6 +146,7 @@ def _freeze(folder: Path, campaign: Handover, approved: Export) -> None:
         "export_id": counts.token,
         "campaign_id": campaign.id,
         "config_sha256": campaign.fingerprint,
+        "purpose": campaign.purpose,
         "exported_on": counts.export_date.isoformat(),
         "approver": approved.approver,
         "rows": counts.rows,
@@ -205,6 +206,7 @@ def _go_on(
     """Deliver a frozen export, less who may not be contacted any more by the last published day."""
     import pandas as pd
 
+    from ml.campaigns.definition import MARKETING
     from ml.campaigns.eligibility import has_consent
     from ml.campaigns.export import ExportRefusedError
 
@@ -225,11 +227,13 @@ def _go_on(
     status_table, last = _last_status(platform)
     status = platform.lake.read_frame(status_table, [last])
     suppressed = suppressed_keys(platform.home, platform.vault, last)
+    purpose = receipt.get("purpose", MARKETING)  # receipts of older versions have none
     frames, withheld = {}, {}
     for channel, own in cohort.groupby("channel", sort=False):
         name = str(channel)
         frames[name] = pd.read_parquet(folder / f"{name}.parquet")
-        allowed = own["customer_key"].isin(status.loc[has_consent(name, status), "customer_key"])
+        given = status.loc[has_consent(name, status, purpose), "customer_key"]
+        allowed = own["customer_key"].isin(given)
         allowed &= ~own["customer_key"].isin(list(suppressed))
         withheld[name] = frozenset((~allowed).to_numpy().nonzero()[0].tolist())
     return _deliver(folder, frames, targets, withheld)

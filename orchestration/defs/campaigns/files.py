@@ -40,7 +40,8 @@ _KINDS = {
 
 
 # Nobody is chosen by gender or age: they are published so that scores can be compared by them.
-_NOT_ASKED = frozenset({"customer_key", "snapshot_date", "gender", "birth_year"})
+# `other_consents` is for a campaign's `purpose`.
+_NOT_ASKED = frozenset({"customer_key", "snapshot_date", "gender", "birth_year", "other_consents"})
 
 
 def audience_tables() -> tuple[Table, ...]:

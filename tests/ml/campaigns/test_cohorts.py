@@ -14,7 +14,7 @@ from small_shop import DAY, Shop, campaign, conditions, keys, make_shop
 from ml.campaigns.assignment import empty_ledger
 from ml.campaigns.cohorts import COHORT_COLUMNS, build_cohort
 from ml.campaigns.definition import ALWAYS_ON, Campaign, CampaignError
-from ml.campaigns.eligibility import RULES, first_exclusion, may_be_contacted
+from ml.campaigns.eligibility import RULES, first_exclusion, has_consent, may_be_contacted
 
 # What makes each rule fire, on a customer whom no rule excludes.
 FIRES: dict[str, dict[str, Any]] = {
@@ -75,6 +75,23 @@ def test_consent_is_that_of_the_campaigns_channel() -> None:
     assert _excluded({"has_sms_consent": False}) is None
     assert _excluded({"has_sms_consent": False}, channels=["sms"]) == "no_consent"
     assert _excluded({"has_sms_consent": False}, channels=["sms", "email"]) is None
+
+
+def test_consent_is_that_of_the_campaigns_purpose(shop: Shop) -> None:
+    """Consent to marketing is none to a survey; nor is that of another channel, or a like name."""
+    assert _excluded({"other_consents": None}, purpose="survey") == "no_consent"
+    assert _excluded({"other_consents": "sms:survey"}, purpose="survey") == "no_consent"
+    assert (
+        _excluded({"other_consents": "email:surveys|email:sur"}, purpose="survey") == "no_consent"
+    )
+    assert _excluded({"other_consents": "email:service|email:survey"}, purpose="survey") is None
+    assert _excluded({"has_email_consent": False, "other_consents": "email:survey"}) == "no_consent"
+    only_survey = {"has_email_consent": False, "other_consents": "email:survey"}
+    assert _excluded(only_survey, purpose="survey") is None
+    # the days published before purposes were known have no text
+    old = shop.status.assign(other_consents=None)
+    assert not has_consent("email", old, "survey").any()
+    assert has_consent("email", old).all()
 
 
 def test_the_cohort_accounts_for_every_targeted_customer(shop: Shop) -> None:

@@ -62,6 +62,7 @@ def test_the_hash_is_of_what_the_file_says() -> None:
         ({"control_arm": "reminder"}, "control_arm", "no contact"),
         ({"end_date": date(2025, 4, 1)}, "end_date", "before"),
         ({"coverage": 1.5}, "coverage", "less than or equal"),
+        ({"purpose": "Our news"}, "purpose", "match pattern"),
         ({"audience": conditions(("risk_band", "=", ["high"]))}, "audience.0", "one value"),
         ({"audience": conditions(("risk_band", "in", "high"))}, "audience.0", "a list"),
         ({"audience": conditions(("risk_band", "in", []))}, "audience.0", "empty"),

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -191,6 +192,15 @@ def test_consent_is_judged_on_the_day_of_the_export(arguments: dict[str, Any]) -
     arguments["export_date"] = DAY
     with pytest.raises(ValueError, match="status is of another day"):
         dry_run(**arguments)
+
+
+def test_consent_is_judged_for_the_purpose_of_the_campaign(arguments: dict[str, Any]) -> None:
+    status = arguments["status"].assign(other_consents=None)
+    one = arguments["cohort"].query("arm == 'reminder'")["customer_key"].iloc[0]
+    status.loc[status["customer_key"] == one, "other_consents"] = "email:survey"
+    arguments |= {"status": status, "campaign": replace(arguments["campaign"], purpose="survey")}
+    assert dry_run(**arguments).rows == 1
+    assert Handover.of(campaign(purpose="survey")).purpose == "survey"
 
 
 @settings(max_examples=15, deadline=None)
