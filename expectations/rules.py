@@ -817,6 +817,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "warning",
         ),
         Rule(
+            "everybody_gets_their_arm",
+            "NOT is_other_arm",
+            "a message of another arm than was drawn: the arms grow alike",
+            "warning",
+        ),
+        Rule(
             "only_the_assigned_get_it",
             "arm IS NOT NULL",
             "a message to somebody who was not assigned, the holdout perhaps",
@@ -827,6 +833,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "sent_date > assigned_date",
             "a message of the campaign before the draw is no treatment",
             "warning",
+        ),
+        Rule(
+            "other_arm_is_told",
+            "is_other_arm = (sent_arm <> arm)",
+            "it is another arm if the tool names another",
         ),
     ),
     "campaign_outcomes": (
@@ -853,7 +864,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(
             "delivered_was_sent",
             "(is_sent OR NOT is_delivered) AND (is_sent OR NOT is_opened) "
-            "AND (is_sent OR NOT is_clicked)",
+            "AND (is_sent OR NOT is_clicked) AND (is_sent OR is_sent_other_arm IS NULL)",
             "only what was sent arrives",
         ),
         Rule(

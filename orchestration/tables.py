@@ -290,6 +290,8 @@ CAMPAIGN_DELIVERIES = Table(
         is_opened boolean: opened by the end of the day, as far as known
         is_clicked boolean: clicked by then
         cost_amount decimal?: what sending it cost
+        sent_arm string?: whose message it was, as the tool says; null if it does not
+        is_other_arm boolean?: that is another arm than was drawn; null where it is not known
     """),
     "snapshot_date",
     may_be_empty=True,
@@ -321,6 +323,7 @@ CAMPAIGN_OUTCOMES = Table(
         cost_amount decimal: contacts, and the discounts on these orders
         profit_amount decimal: net margin less contacts
         first_order_date date?: day of the first of these orders
+        is_sent_other_arm boolean?: a message of another arm was sent; null where none says whose
     """),
     "snapshot_date",
     may_be_empty=True,

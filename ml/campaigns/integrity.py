@@ -21,11 +21,13 @@ Mask = npt.NDArray[np.bool_]
 MULTIPLE_EXPOSURE_ALARM = 0.01
 IN_OTHER_CAMPAIGN = "in another campaign of the layer"
 CONTROL_CONTACTED = "controls who got the message"
+OTHER_ARM_SENT = "who got the message of another arm"
 OTHER_ARM = "with outcomes of another arm than was drawn"
 # What to do about each.
 REMEDIES = {
     IN_OTHER_CAMPAIGN: "keep the windows or the shares of the layer's campaigns apart",
     CONTROL_CONTACTED: "find out which tool wrote to the control",
+    OTHER_ARM_SENT: "find out which tool mixed the arms up, and have it say `arm` as exported",
     OTHER_ARM: "restore the ledger, and run campaign_outcomes again",
 }
 # Of the mean absolute value. Over a million customers in 15 strata two orders of summing differed
@@ -75,8 +77,9 @@ def multiple_exposures(
     """Return customer_key, kind, since: who had another treatment beside the arm that was drawn.
 
     ledger: the campaign's rows, one per customer: customer_key, arm, assigned_date; with others
-    also layer. outcomes: customer_key, and where known `arm` (as measured) and is_sent. others: the
-    ledger of all campaigns: campaign_id, customer_key, layer, assigned_date, window_end_date.
+    also layer. outcomes: customer_key, and where known `arm` (as measured), is_sent and
+    is_sent_other_arm (a control counts as contacted, whatever was sent). others: the ledger of all
+    campaigns: campaign_id, customer_key, layer, assigned_date, window_end_date.
 
     Two campaigns of one layer share a customer where their windows, half-open (assigned, end],
     overlap, the control's included. since: the day at whose end it is known, so that a look never
@@ -106,6 +109,10 @@ def multiple_exposures(
         is_sent = outcomes["is_sent"].to_numpy(dtype=bool, na_value=False)[known]
         wrong = at[is_sent & (drawn == control_arm)]
         found.append((CONTROL_CONTACTED, wrong, ends[wrong]))
+    if "is_sent_other_arm" in outcomes:
+        is_other = outcomes["is_sent_other_arm"].to_numpy(dtype=bool, na_value=False)[known]
+        wrong = at[is_other & (drawn != control_arm)]
+        found.append((OTHER_ARM_SENT, wrong, ends[wrong]))
     if "arm" in outcomes:
         wrong = at[outcomes["arm"].to_numpy(dtype=object)[known] != drawn]
         found.append((OTHER_ARM, wrong, ends[wrong]))

@@ -33,6 +33,8 @@ MEASURES = [
     "profit_amount",
 ]
 FLAGS = ["is_sent", "is_delivered", "is_opened", "is_clicked"]
+# Non-compliance: the tool sent the message of another arm than was drawn.
+OTHER_ARM = "is_sent_other_arm"
 COLUMNS = [
     "campaign_id",
     "customer_key",
@@ -43,6 +45,7 @@ COLUMNS = [
     *FLAGS,
     *MEASURES,
     "first_order_date",
+    OTHER_ARM,
 ]
 
 
@@ -66,8 +69,9 @@ def unit_outcomes(
     discount_amount (else 0) and order_id (needed with returns). returns: order_id, returned_date,
     revenue_amount, margin_amount taken back (margin null: at the order's own rate). deliveries:
     their state as known then: campaign_id, customer_key, sent_date, and where known bounced_at,
-    opened_at, clicked_at, cost_amount; those sent within the window count. Without the frame the
-    messages are unknown (null flags) and everybody in a contacted arm is charged. contact_costs:
+    opened_at, clicked_at, cost_amount, arm (whose message it was); those sent within the window
+    count. Without the frame the messages are unknown (null flags) and everybody in a contacted arm
+    is charged. contact_costs:
     declared cost of one contact per arm, where no delivery says what it was. margin_rate: share of
     revenue that is margin where a unit cost is missing; what rests on it is in
     assumed_margin_amount.
@@ -75,7 +79,8 @@ def unit_outcomes(
     margin_amount is net of discounts, net_margin_amount of returns, too; assumed_margin_amount is
     the part of the latter that rests on margin_rate. cost_amount is what the campaign spent:
     contacts, and the discounts redeemed within the window; profit_amount = net_margin_amount less
-    contacts (discounts are out of the margin already). first_order_date: of the first of the orders
+    contacts (discounts are out of the margin already). is_sent_other_arm: a message of another arm
+    was sent; null where no message says whose it was. first_order_date: of the first of the orders
     counted, or null. Nothing after `as_of` counts.
 
     Raises ValueError where a customer stands twice, an arm has no declared cost, or a margin is
@@ -196,7 +201,7 @@ def _messages(
 ) -> np.ndarray:
     """Set the flags of what was sent; return the cost of contacts per customer."""
     if deliveries is None:
-        for flag in FLAGS:
+        for flag in (*FLAGS, OTHER_ARM):
             frame[flag] = pd.Series(pd.NA, index=frame.index, dtype="boolean")
         return declared
     own = deliveries[deliveries["campaign_id"].isin(set(frame["campaign_id"]))]
@@ -220,6 +225,15 @@ def _messages(
         value = np.zeros(len(frame), dtype=bool)
         value[at[which]] = True
         frame[flag] = pd.array(value, dtype="boolean")
+    told = known("arm")
+    is_other = np.zeros(len(frame), dtype=bool)
+    is_told = np.zeros(len(frame), dtype=bool)
+    if told.any():
+        drawn = frame["arm"].to_numpy(dtype=object)[at[told]]
+        is_other[at[told][own["arm"].to_numpy(dtype=object)[told] != drawn]] = True
+        is_told[at[told]] = True
+    frame[OTHER_ARM] = pd.array(is_other, dtype="boolean")
+    frame.loc[~is_told, OTHER_ARM] = pd.NA
     cost = declared[at]
     if "cost_amount" in own:
         given = own["cost_amount"].astype("float64").to_numpy()

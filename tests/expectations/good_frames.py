@@ -306,6 +306,8 @@ GOOD: dict[str, dict[str, Any]] = {
         "sent_at": NOON,
         "assigned_date": _days_ago(1),
         "arm": "coupon",
+        "sent_arm": "coupon",
+        "is_other_arm": False,
     },
     "campaign_outcomes": {
         "campaign_id": "spring",

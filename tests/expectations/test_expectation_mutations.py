@@ -513,6 +513,10 @@ BAD: dict[str, dict[str, Mutation]] = {
         "sent_by_the_snapshot": set_values("sent_date", {5: TOMORROW}),
         "arm_comes_with_assignment": set_values("is_control", {5: None}),
         "controls_get_nothing": set_values("is_control", {5: True}),
+        "everybody_gets_their_arm": both(
+            set_values("sent_arm", {5: "reminder"}), set_values("is_other_arm", {5: True})
+        ),
+        "other_arm_is_told": set_values("sent_arm", {5: "reminder"}),
         "only_the_assigned_get_it": both(
             *[set_values(name, {5: None}) for name in ("arm", "is_control", "assigned_date")]
         ),

@@ -270,6 +270,7 @@ def deliveries_of(run: Run, day: date) -> Made:
             "messages": len(messages),
             "bounced": int(messages["is_bounced"].sum()),
             "to_controls": int(messages["is_control"].eq(True).sum()),
+            "of_another_arm": int(messages["is_other_arm"].eq(True).sum()),
             "to_nobody_assigned": int(messages["arm"].isna().sum()),
         },
     )

@@ -15,6 +15,7 @@ from ml.campaigns.integrity import (
     CONTROL_CONTACTED,
     IN_OTHER_CAMPAIGN,
     OTHER_ARM,
+    OTHER_ARM_SENT,
     Exposure,
     differs,
     exposure_on,
@@ -113,6 +114,27 @@ def test_controls_who_got_the_message_and_other_arms_are_counted_once_a_customer
     assert told is not None
     assert told.customers == 13
     pd.testing.assert_frame_equal(found, _found(ledger, outcomes))
+
+
+def test_who_got_the_message_of_another_arm_is_counted_where_messages_say_whose_they_are() -> None:
+    ledger = _ledger()
+    outcomes = _outcomes(ledger)
+    controls = outcomes.index[outcomes["arm"].eq("control")]
+    treated = outcomes.index[outcomes["arm"].eq("reminder")]
+    unknown = pd.array([pd.NA] * len(ledger), dtype="boolean")
+    assert _found(ledger, outcomes.assign(is_sent_other_arm=unknown)).empty
+    outcomes["is_sent_other_arm"] = pd.array([False] * len(ledger), dtype="boolean")
+    assert _found(ledger, outcomes).empty
+    outcomes.loc[[*treated[:15], controls[0]], "is_sent_other_arm"] = True
+    outcomes.loc[treated[15:30], "is_sent_other_arm"] = pd.NA
+    outcomes.loc[controls[0], "is_sent"] = True
+    found = _found(ledger, outcomes)
+    assert found["kind"].value_counts().to_dict() == {OTHER_ARM_SENT: 15, CONTROL_CONTACTED: 1}
+    told = exposure_on(found, np.datetime64(END), len(ledger))
+    assert told is not None
+    assert told.is_alarming
+    assert "15 who got the message of another arm" in told.reason
+    assert "mixed the arms up" in told.reason
 
 
 def test_above_one_percent_is_alarming_and_says_how_many_and_what_to_do() -> None:

@@ -131,6 +131,29 @@ def test_messages_are_known_and_priced_where_they_were_delivered() -> None:
     assert units["cost_amount"].sum() == pytest.approx(0.85)
 
 
+def test_whose_message_it_was_is_held_against_the_draw_where_the_tool_says_it() -> None:
+    """Intention to treat: who got another arm's message stays in the arm that was drawn."""
+    ledger = _ledger(500)
+    a, b, c, d, *_ = _some(ledger, "reminder", 0.2)
+    deliveries = pd.DataFrame(
+        {
+            "campaign_id": ["winback_1"] * 6 + ["another"],
+            "customer_key": [a, a, b, c, c, d, d],
+            "sent_date": [DAY + timedelta(days=n) for n in (1, 2, 1, 1, 2, 99, 1)],
+            "arm": ["reminder", None, "coupon", "reminder", "offer 7", "coupon", "coupon"],
+        }
+    )
+    more = {"deliveries": deliveries}
+    units = _units(ledger, _orders([]), END + timedelta(days=99), **more)
+    told = units["is_sent_other_arm"]
+    assert told[[a, b, c]].tolist() == [False, True, True]
+    assert told.drop([a, b, c]).isna().all(), "of who got none in the window nothing is known"
+    assert units.loc[[a, b, c], "arm"].tolist() == ["reminder"] * 3
+    silent = _units(ledger, _orders([]), deliveries=deliveries.drop(columns="arm"))
+    assert silent["is_sent_other_arm"].isna().all()
+    assert silent["is_sent"].sum() == 3
+
+
 def test_a_missing_margin_is_declared_and_marked() -> None:
     ledger = _ledger(500)
     a, b, *_ = _some(ledger, "reminder", 0.2)

@@ -292,6 +292,7 @@ def _messages(ledger: pd.DataFrame, **changes: Any) -> pd.DataFrame:
             "status": "delivered",
             **dict.fromkeys(("opened_at", "clicked_at"), pd.to_datetime(pd.NaT, utc=True)),
             "cost_amount": 0.1,
+            "arm": None,
             **changes,
         }
     )
@@ -310,6 +311,20 @@ def test_messages_carry_the_arm_and_leaks_are_seen() -> None:
     assert found["arm"].isna().sum() == 3
     assert found["is_control"].eq(True).sum() == ledger["is_control"].sum()
     assert (found["is_bounced"].sum(), found["is_opened"].sum()) == (1, 1)
+    assert found["is_other_arm"].isna().all(), "no message says whose it was"
+
+
+def test_a_message_of_another_arm_is_seen_where_the_tool_says_whose_it_was() -> None:
+    ledger = _ledger(200)
+    treated = ledger[~ledger["is_control"].astype(bool)].reset_index(drop=True)
+    told = _messages(treated, arm=treated["arm"].mask(treated.index < 7, "another"))
+    told.loc[10, "arm"] = None
+    strangers = _messages(pd.DataFrame({"customer_key": keys(3, "nobody")}), arm="reminder")
+    found = assigned_deliveries(pd.concat([told, strangers]), ledger)
+    assert found["is_other_arm"].eq(True).sum() == 7
+    assert found["is_other_arm"].isna().sum() == 1 + 3
+    assert found["sent_arm"].isna().sum() == 1
+    assert (found.loc[found["is_other_arm"].eq(True), "arm"] == "reminder").all()
 
 
 def test_a_message_is_taken_in_its_last_known_state() -> None:

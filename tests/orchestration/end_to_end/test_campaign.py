@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sqlite3
 import time
 from datetime import timedelta
@@ -300,6 +301,28 @@ def test_a_campaign_that_was_changed_enrols_nobody_and_says_what_would_move(copy
     assert "arms.1.weight was 0.2 and is 0.3, which would move customers" in str(caught.value)
 
 
+def test_consent_to_another_purpose_is_consent_of_its_own(
+    copy: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The simulated shop asks for consent to e-mails of its service, too, and to nothing else."""
+    monkeypatch.setenv("HOLDFAST_HOME", str(copy.root))
+    text = (copy.campaigns / "stay.yaml").read_text()
+    assigned = {}
+    for purpose in ("marketing", "service", "dancing"):
+        own = text.replace(CAMPAIGN_ID, purpose).replace(
+            "channels:", f"purpose: {purpose}\nchannels:"
+        )
+        own += f"layer: {{name: {purpose}}}\n"
+        write_atomically(copy.campaigns / f"{purpose}.yaml", own.encode())
+        assert main(["campaign", purpose, "--plan"]) == 0
+        (count,) = re.findall(r"([\d,]+) assigned", capsys.readouterr().out)
+        assigned[purpose] = int(count.replace(",", ""))
+    assert assigned["dancing"] == 0
+    assert assigned["marketing"] > 0
+    assert assigned["service"] > 0
+    assert assigned["service"] != assigned["marketing"]
+
+
 def _draws_follow_the_policy(lake: Lake) -> None:
     """Each row of the bandit's ledger has the probabilities published for the day before."""
     ledger = lake.read_frame(CAMPAIGN_ASSIGNMENTS)
@@ -332,6 +355,7 @@ def test_a_day_of_facts_knows_what_became_of_messages(copy: Home) -> None:
         "channel": "sms",
         "sent_at": f"{LAST}T10:00:00Z",
         "status": "bounced",
+        "arm": "reminder",  # and it was the other arm's
     }
     land(copy, "deliveries", "by_hand", [row])
     run_facts(copy, LAST_RUN + timedelta(days=1), LAST)
@@ -341,6 +365,10 @@ def test_a_day_of_facts_knows_what_became_of_messages(copy: Home) -> None:
     known = lake.read_frame(CAMPAIGN_DELIVERIES, [LAST]).set_index(["customer_key", "channel"])
     found = known.loc[(key, "sms")]
     assert (found["arm"], found["is_bounced"]) == ("coupon", True)
+    assert (found["sent_arm"], found["is_other_arm"]) == ("reminder", True)
+    own = lake.read_frame(CAMPAIGN_DELIVERIES, [FIRST])
+    assert (own["sent_arm"] == own["arm"]).all(), "the simulated tool says whose, and sends right"
+    assert len(own)
 
 
 @pytest.mark.slow
