@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ml.experiments.sequential import confidence_sequence
 from ml.validation import Interval
 
 Array = npt.NDArray[np.float64]
@@ -213,12 +214,14 @@ def decide(
     expected: npt.ArrayLike,
     *,
     larger_is_better: bool = True,
+    planned_count: int | None = None,
 ) -> PolicyDecision:
     """Promote where the lower bound of the doubly robust gain over every rival is above 0.
 
     rivals: policies by name, the incumbent and the response model's among them. Gains are taken
-    unit by unit on one log, at the level 0.95. A log that cannot tell of the candidate or of a
-    rival promotes nobody, and the decision says why.
+    unit by unit on one log, at the level 0.95: of one look, or, with planned_count (units at which
+    it is tightest, chosen beforehand), of a confidence sequence that holds at every look. A log
+    that cannot tell of the candidate or of a rival promotes nobody, and the decision says why.
     """
     if not rivals:
         raise ValueError("a policy is promoted over something: name the incumbent")
@@ -228,7 +231,7 @@ def decide(
     sign = 1.0 if larger_is_better else -1.0
     own = doubly_robust(log, candidate, expected).scores
     gains = {
-        name: _mean("gain", sign * (own - doubly_robust(log, rival, expected).scores)).interval
+        name: _gain(sign * (own - doubly_robust(log, rival, expected).scores), planned_count)
         for name, rival in rivals.items()
     }
     beaten = [name for name, gain in gains.items() if gain.low > 0]
@@ -248,6 +251,16 @@ def _doubly_robust(
     w = log.weights(target)
     missed = log.reward - q[np.arange(len(log.action)), log.action]
     return _mean(method, (target * q).sum(axis=1) + np.where(w <= limit, w, 0.0) * missed)
+
+
+def _gain(scores: Array, planned_count: int | None) -> Interval:
+    found = _mean("gain", scores)
+    if planned_count is None or not 0 < found.standard_error < math.inf:
+        return found.interval
+    low, high, _ = confidence_sequence(
+        found.value, found.standard_error, len(scores), planned_count
+    )
+    return Interval(found.value, low, high)
 
 
 def _mean(method: str, scores: Array) -> Estimate:

@@ -7,9 +7,8 @@ not: posteriors (bandit.py), estimators and their refusals (off_policy.py), the 
 A candidate is evaluated on customers whom it has not seen: for each fold it is learnt from the
 others. It replaces the policy in force where the lower bound of its doubly robust gain over that
 policy, and over the campaign's own weights, lies above zero; a log that cannot tell (support,
-logged probabilities, effective sample) promotes nothing. The look is a daily one, so of policies
-that are worth the same one in forty a day may be promoted: it costs nothing, and each keeps its
-floor.
+logged probabilities, effective sample) promotes nothing. The look is a daily one, so the bound is
+that of a confidence sequence: it holds on all days together.
 """
 
 from __future__ import annotations
@@ -26,6 +25,9 @@ from ml.uplift.learners import hash_folds
 
 COLUMNS = [*POLICY_COLUMNS, "candidate_propensity", "is_promoted", "verdict"]
 FOLDS = 5
+# Customers at which the sequence is tightest where the campaign plans none. Any number is valid
+# that was chosen beforehand.
+PLANNED_COUNT = 5_000
 
 
 def own_policy(
@@ -45,12 +47,14 @@ def next_policy(
     in_force: pd.DataFrame,
     *,
     salt: str = "policy",
+    planned_count: int | None = None,
 ) -> pd.DataFrame:
     """The policy for who is not assigned yet, `COLUMNS`; `propensity` is the one in force.
 
     log: customer_key, segment, arm, propensity, weights_json (the probabilities of all arms at the
     draw), reward; customers whose window has closed. in_force: `COLUMNS` of the day before. The
     evidence in the table is that of the candidate, whose probability is candidate_propensity.
+    planned_count: customers that the campaign plans, the same on every day.
     """
     candidate = update_policy(log, weights, segments, settings)
     arms = list(weights)
@@ -80,6 +84,7 @@ def next_policy(
         },
         cell_means(log["segment"], logged, folds),
         larger_is_better=settings.larger_is_better,
+        planned_count=planned_count or PLANNED_COUNT,
     )
     kept = candidate if decision.promote else in_force
     return _with(candidate, kept, decision.promote, decision.reason)

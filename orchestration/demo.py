@@ -104,7 +104,7 @@ def _simulated(home: Home, customers: int) -> None:
     first, last = home.shop.first_day, home.shop.last_day
     assert last is not None
     enrolled = last - timedelta(days=CAMPAIGN_DAYS)
-    after = enrolled + timedelta(days=1)
+    begin, after = enrolled - timedelta(days=WINDOW_DAYS), enrolled + timedelta(days=1)
 
     def deliver(start: date, end: date) -> None:
         if not (home.root / "simulated" / f"{start}_{end - timedelta(days=1)}.json").is_file():
@@ -113,11 +113,11 @@ def _simulated(home: Home, customers: int) -> None:
     say(f"1/6  The simulated shop delivers {first} .. {enrolled}: {customers:,} customers")
     deliver(first, after)
     _place_campaigns(home, enrolled)
-    say(f"2/6  Features and labels of past days, fortnightly, up to {enrolled}")
-    run_history(home, enrolled)
-    say(f"3/6  Training: the candidates, out of time, as of {enrolled}")
-    run_training(home, enrolled, ORIGINS)
-    begin = enrolled - timedelta(days=WINDOW_DAYS)
+    say(f"2/6  Features and labels of past days, fortnightly, up to {begin}")
+    run_history(home, begin)
+    # As of the earlier window: what is foretold then, and on the day of assignment, is a forecast.
+    say(f"3/6  Training: the candidates, out of time, as of {begin}")
+    run_training(home, begin, ORIGINS)
     say(f"     An earlier window, {begin} .. {enrolled}: what the campaigns could find")
     run_days(home, begin, begin)
     run_facts(home, begin + timedelta(days=1), enrolled - timedelta(days=1))

@@ -13,6 +13,7 @@ day counts, one that was made with knowledge of the window does not.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Literal
 
 import pandas as pd
@@ -30,13 +31,15 @@ class Past:
 
     ledger: as of the first day (`cohorts.build_cohort`); outcomes: `outcomes.unit_outcomes`;
     scores: churn_scores of that day, without rows where they were no forecast; newcomers: how many
-    would have been assigned on the day after, for a campaign of several waves.
+    would have been assigned on the day after, for a campaign of several waves; is_hindsight: the
+    audience, or the limit, was chosen by scores that were no forecast.
     """
 
     ledger: pd.DataFrame
     outcomes: pd.DataFrame
     scores: pd.DataFrame
     newcomers: int = 0
+    is_hindsight: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,11 @@ def history_days(campaign: Campaign) -> int:
     return outcome.window_days + (outcome.return_lag_days if planned & SETTLED else 0)
 
 
-def judge(campaign: Campaign, customers: int, past: Past | str) -> Launch:
-    """Judge the launch of a campaign of so many customers in all.
+def judge(campaign: Campaign, customers: int, past: Past | str, day: date | None = None) -> Launch:
+    """Judge the launch, at the end of `day`, of a campaign that would assign so many on it.
 
-    past: or the reason why there is none. A campaign of several waves counts the customers that it
+    past: or the reason why there is none. day: by default the first day of the file; one that was
+    refused before has only the days left. A campaign of several waves counts the customers that it
     declares, but no more than its first day brings, which is the standing stock, and, on each
     further day, as many newcomers as there were. A bandit is judged with its control at the floor,
     where results may take it. Every arm must be able to find the smallest effect worth having of
@@ -93,6 +97,8 @@ def judge(campaign: Campaign, customers: int, past: Past | str) -> Launch:
     if isinstance(past, str):
         return _decided(campaign, "unknown", past, pd.DataFrame(columns=COLUMNS))
     _, outcomes, usable = read_from(past.ledger, past.outcomes, past.scores)
+    if day is not None and campaign.start_date < day <= campaign.last_assignment_date:
+        campaign = campaign.model_copy(update={"start_date": day})
     days = (campaign.last_assignment_date - campaign.start_date).days + 1
     planned = campaign.outcome.planned_customers or customers
     likely = customers + (days - 1) * past.newcomers
@@ -112,6 +118,11 @@ def judge(campaign: Campaign, customers: int, past: Past | str) -> Launch:
     reason = "; ".join(f"{row.arm}: {row.reason}" for row in goals.itertuples())
     if not usable:
         reason += "; no forecast of that time is published, so no prediction is counted on"
+    if past.is_hindsight:
+        reason += (
+            "; the customers of the history were chosen by scores that knew its window, so they "
+            "differ from those whom a forecast chooses: in rate, and so in spread"
+        )
     return _decided(campaign, "underpowered" if len(short) else "ok", reason, table)
 
 

@@ -229,6 +229,28 @@ def test_a_better_policy_is_promoted_over_all_rivals() -> None:
     assert decided.reason.startswith("promoted; gain per customer over incumbent +0.0")
 
 
+def test_looking_every_day_promotes_no_policy_that_is_worth_the_same() -> None:
+    """Nine looks at 100 logs in which no action matters: uncorrected, they promote many."""
+    promoted = {None: 0, 2_100: 0}
+    for seed in range(100):
+        segment, action, _ = world(2_100, seed)
+        reward = (np.random.default_rng(10_000 + seed).random(2_100) < 0.2).astype(float)
+        for planned, count in promoted.items():
+            looks = (
+                decide(
+                    Log(action[:n], reward[:n], LOGGING[segment[:n]]),
+                    TARGET[segment[:n]],
+                    {"the incumbent": LOGGING[segment[:n]]},
+                    np.full((n, 3), 0.2),
+                    planned_count=planned,
+                ).promote
+                for n in range(900, 2_101, 150)
+            )
+            promoted[planned] = count + any(looks)
+    assert promoted[None] >= 5, "looks that are not corrected must be seen to be wrong"
+    assert promoted[2_100] <= 3
+
+
 def test_beating_the_incumbent_alone_is_not_enough() -> None:
     log, segment = log_of(20_000, 5)
     expected = cell_means(segment, log, np.arange(20_000) % 5)

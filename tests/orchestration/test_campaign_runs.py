@@ -12,7 +12,7 @@ from small_tables import filled, key, put
 
 from ml.campaigns.definition import Campaign, parse_campaign
 from orchestration.cli import main
-from orchestration.defs.campaigns import assets
+from orchestration.defs.campaigns import assets, policy
 from orchestration.defs.campaigns.files import register
 from orchestration.defs.campaigns.launch import launch_of
 from orchestration.defs.campaigns.reading import forecasts_on
@@ -25,6 +25,7 @@ from orchestration.tables import (
     CAMPAIGN_OUTCOMES,
     CHURN_SCORES,
     CUSTOMER_SEGMENTS,
+    OFFER_POLICY,
     UPLIFT_SCORES,
     mart_tables,
 )
@@ -319,6 +320,47 @@ def test_an_old_day_that_was_refused_stops_no_campaign_of_today(run: Run, table:
     assert none.power == "unknown"
     assert "there is no history" in none.reason
     assert "not plausible" in none.reason
+
+
+@pytest.mark.parametrize(
+    ("field", "is_rescore", "is_told"),
+    [("risk_band", True, True), ("risk_band", False, False), ("lifecycle", True, False)],
+)
+def test_a_history_that_was_chosen_by_later_scores_says_so(
+    run: Run, field: str, is_rescore: bool, is_told: bool
+) -> None:
+    begin = DAY - timedelta(days=2)
+    publish_customers(run, begin)
+    put(run.platform.lake, CHURN_SCORES, begin, scores(begin, is_rescore=is_rescore))
+    for n in range(3):
+        publish_facts(run, DAY - timedelta(days=n))
+    text = CAMPAIGN.replace("field: lifecycle", f"field: {field}")
+    text = text.replace("value: active", f"value: {'high' if field == 'risk_band' else 'active'}")
+    judged = launch_of(run, campaign_of(text), N, DAY, filled(CAMPAIGN_ASSIGNMENTS, 0))
+    assert len(judged.table)
+    assert ("chosen by scores that knew its window" in judged.reason) is is_told
+
+
+BANDIT = CAMPAIGN + f"end_date: {DAY + timedelta(days=9)}\nbandit: {{floor: 0.1, min_count: 5}}\n"
+
+
+def test_a_draw_follows_the_policy_that_was_published(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is published for the eve is in force, whatever it would come out as now."""
+    campaign, eve = campaign_of(BANDIT), DAY
+    own = policy.policy_of_draw(run, campaign, DAY)
+    assert own.groupby("arm")["propensity"].unique().map(list).to_dict() == {
+        "control": [0.5],
+        "reminder": [0.5],
+    }
+    told = own.assign(propensity=own["arm"].map({"control": 0.3, "reminder": 0.7}))
+    rows = told.assign(snapshot_date=eve, campaign_id=campaign.id, metric="retained")
+    put(run.platform.lake, OFFER_POLICY, eve, rows[list(OFFER_POLICY.column_names)])
+    monkeypatch.setattr(policy, "policy_after", lambda *_: pytest.fail("worked out again"))
+    drawn_by = policy.policy_of_draw(run, campaign, DAY + timedelta(days=1))
+    assert set(drawn_by.loc[drawn_by["arm"] == "reminder", "propensity"]) == {0.7}
+    assert list(drawn_by.columns) == list(own.columns)
 
 
 def test_a_standing_stock_comes_once_whatever_the_days_of_enrolment(run: Run) -> None:

@@ -17,7 +17,7 @@ from orchestration.defs.campaigns.files import (
     suppressed_keys,
 )
 from orchestration.defs.campaigns.launch import launch_of
-from orchestration.defs.campaigns.policy import policy_after
+from orchestration.defs.campaigns.policy import policy_of_draw
 from orchestration.defs.campaigns.reading import (
     FACTS,
     customers_on,
@@ -326,7 +326,7 @@ def _enrol(run: Run, day: date, read_ledger: Callable[[], pd.DataFrame]) -> _Enr
     for campaign in active:
         policy = None
         if campaign.bandit is not None:
-            policy = policy_after(run, campaign, day - timedelta(days=1))
+            policy = policy_of_draw(run, campaign, day)
         assigned, cohort = build_cohort(
             campaign,
             status,

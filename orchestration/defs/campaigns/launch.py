@@ -14,6 +14,7 @@ from orchestration.defs.campaigns.reading import (
     FACTS,
     customers_on,
     forecasts_on,
+    knew_the_future,
     ledger_now,
     outcomes_of,
     require_customers,
@@ -41,7 +42,7 @@ def launch_of(
     """Return the verdict on a campaign that would assign so many customers at the end of `day`."""
     from ml.campaigns.launch import judge
 
-    return judge(campaign, customers, _past(run, campaign, day, ledger))
+    return judge(campaign, customers, _past(run, campaign, day, ledger), day)
 
 
 def _past(run: Run, campaign: Campaign, day: date, ledger: pd.DataFrame) -> Past | str:
@@ -84,7 +85,14 @@ def _past(run: Run, campaign: Campaign, day: date, ledger: pd.DataFrame) -> Past
         outcomes_of(run, campaign, drawn, begin + timedelta(days=length)),
         forecasts_on(run, [begin], set(COVARIATES.values())),
         0 if end is None else len(draw(end, [drawn])),
+        is_hindsight=_asks_for_scores(campaign) and knew_the_future(run, begin),
     )
+
+
+def _asks_for_scores(campaign: Campaign) -> bool:
+    """Return whether audience or limit ask for what only churn_scores have."""
+    status, scores, *_ = audience_tables()
+    return bool(campaign.fields & set(scores.column_names) - set(status.column_names))
 
 
 def _earlier_day(

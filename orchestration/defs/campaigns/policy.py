@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from orchestration.defs.daily import Run
 
 
+def policy_of_draw(run: Run, campaign: Campaign, day: date) -> pd.DataFrame:
+    """Return the policy that the draw of `day` follows: the one published for the eve.
+
+    Where none is published yet, as within a range, it is worked out; it is published as used.
+    """
+    eve = day - timedelta(days=1)
+    published = _published(run, campaign, eve)
+    return policy_after(run, campaign, eve) if published is None else published
+
+
 def policy_after(run: Run, campaign: Campaign, day: date) -> pd.DataFrame:
     """Return the policy for who is not assigned by the end of `day`, `ml.policy.COLUMNS`.
 
@@ -42,10 +52,10 @@ def _in_force(run: Run, campaign: Campaign, day: date) -> pd.DataFrame:
     The draw of a range comes before its policies are published, so it makes them itself: each is a
     function of the one before and of windows that have closed, and is published as it was used.
     """
-    from ml.policy import COLUMNS, next_policy, own_policy
+    from ml.policy import next_policy, own_policy
     from ml.rfm import RFM_SEGMENTS
 
-    lake, settings, name = run.platform.lake, _settings(campaign), f"policy {campaign.id}"
+    settings, name = _settings(campaign), f"policy {campaign.id}"
     known: dict[date, pd.DataFrame] = run.once(name, dict)
     if day in known:
         return known[day]
@@ -54,12 +64,11 @@ def _in_force(run: Run, campaign: Campaign, day: date) -> pd.DataFrame:
         at = max(known)
         policy = known[at]
     else:
-        published = [d for d in lake.days(OFFER_POLICY) if campaign.start_date <= d < day]
-        for earlier in sorted(published, reverse=True):
-            rows = lake.read_frame(OFFER_POLICY, [earlier])
-            rows = rows[rows["campaign_id"] == campaign.id]
-            if len(rows):
-                at, policy = earlier, rows.reindex(columns=COLUMNS).reset_index(drop=True)
+        days = [d for d in run.platform.lake.days(OFFER_POLICY) if campaign.start_date <= d < day]
+        for earlier in sorted(days, reverse=True):
+            policy = _published(run, campaign, earlier)
+            if policy is not None:
+                at = earlier
                 break
     if policy is None:
         policy = own_policy(campaign.weights, RFM_SEGMENTS, settings)
@@ -72,9 +81,19 @@ def _in_force(run: Run, campaign: Campaign, day: date) -> pd.DataFrame:
             settings,
             policy,
             salt=f"policy:{campaign.id}:{run.platform.settings.seed}",
+            planned_count=campaign.outcome.planned_customers,
         )
         known[at] = policy
     return policy
+
+
+def _published(run: Run, campaign: Campaign, day: date) -> pd.DataFrame | None:
+    """Return the campaign's policy as published for `day`, `ml.policy.COLUMNS`, or None."""
+    from ml.policy import COLUMNS
+
+    rows = run.platform.lake.read_frame(OFFER_POLICY, [day])
+    rows = rows[rows["campaign_id"] == campaign.id]
+    return rows.reindex(columns=COLUMNS).reset_index(drop=True) if len(rows) else None
 
 
 def _settings(campaign: Campaign) -> Settings:

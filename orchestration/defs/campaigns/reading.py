@@ -111,6 +111,12 @@ def forecasts_on(run: Run, days: Sequence[date], columns: Collection[str]) -> pd
     return scores.loc[~scores["is_rescore"].astype(bool), names].reset_index(drop=True)
 
 
+def knew_the_future(run: Run, day: date) -> bool:
+    """Return whether a score of `day` was made by a model that had seen later labels."""
+    scores = run.platform.lake.read_frame(CHURN_SCORES, [day], ["is_rescore"])
+    return bool(scores["is_rescore"].astype(bool).any())
+
+
 def outcomes_of(run: Run, campaign: Campaign, due: pd.DataFrame, day: date) -> pd.DataFrame:
     """Return what became of customers of one campaign, as known at the end of `day`.
 

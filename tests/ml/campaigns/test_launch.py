@@ -135,6 +135,30 @@ def test_waves_count_what_was_declared_but_no_more_than_stock_and_newcomers() ->
     assert judge(of, 9_900, past).table["customer_count_arm"].iloc[0] == 5_000, "as declared"
 
 
+def test_a_campaign_that_was_refused_counts_only_the_days_it_has_left() -> None:
+    outcome = {
+        "window_days": 30,
+        "primary_metric": "retained",
+        "minimum_effects": {"retained": 0.2},
+        "planned_customers": 10_000,
+    }
+    of = campaign(end_date=DAY + timedelta(days=9), outcome=outcome)
+    past = replace(past_of(of), newcomers=20)
+    for day, days in ((DAY - timedelta(days=5), 9), (DAY, 9), (DAY + timedelta(days=6), 3)):
+        found = judge(of, 500, past, day).table.iloc[0]
+        assert found["customer_count_arm"] == (500 + days * 20) / 2, day
+        assert found["enrolment_days"] == days + 1
+    last = judge(of, 500, past, DAY + timedelta(days=9)).table.iloc[0]
+    assert (last["customer_count_arm"], last["enrolment_days"]) == (250, 1)
+
+
+def test_a_history_chosen_in_hindsight_says_so() -> None:
+    of = asking(0.2)
+    assert "chosen by scores" not in judge(of, 2_000, past_of(of)).reason
+    told = judge(of, 2_000, replace(past_of(of), is_hindsight=True)).reason
+    assert "chosen by scores that knew its window" in told
+
+
 def test_a_bandit_is_judged_with_its_control_at_the_floor() -> None:
     """Results may take the control there: what 1,000 in each arm find, 100 controls may not."""
     days = {"end_date": DAY + timedelta(days=40)}
