@@ -27,6 +27,9 @@ SEGMENT_MODEL = "customer_segments"
 VALUE_MODEL = "customer_value"
 _SEGMENTS_FILE = "segments.json"
 _UPLIFT_FILE = "uplift.json"
+# How is learnt from a campaign. Raised where it changes, so that every home learns again: 2 asks
+# for money, too; 3 learns from the campaign as it was drawn, and from forecasts only.
+UPLIFT_LESSON = 3
 _VALUE_FILE = "value.json"
 
 
@@ -191,7 +194,7 @@ class Models:
         except registry.NoSuchModelError:
             return None
         decided = json.loads(registry.load_document(ref, _UPLIFT_FILE))
-        if "profit_version" not in decided:  # learnt before money was asked for: learn again
+        if decided.get("lesson") != UPLIFT_LESSON:  # learnt in another way: learn again
             return None
         of_profit = registry.resolve(
             self.uri, f"{uplift_model(campaign_id, arm)}_profit", str(decided["profit_version"])
@@ -222,6 +225,7 @@ class Models:
             "reason": decision.reason,
             "table": f"{compared.table()}\n\n{learned.money.table()}",
             "profit_version": of_profit.version,
+            "lesson": UPLIFT_LESSON,
         }
         registry.register_estimator(
             self.uri,

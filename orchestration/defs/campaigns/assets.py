@@ -134,6 +134,7 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
         owner=MARKETING,
         description="What became known of campaigns' messages: sent, bounced, opened, clicked.",
         kinds={"deltalake"},
+        code_version="2",
     )
     def campaign_deliveries(run: Run, day: date) -> Made:
         return deliveries_of(run, day)
@@ -149,7 +150,7 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
             "again when most of what comes back has."
         ),
         kinds={"deltalake"},
-        code_version="2",
+        code_version="3",
     )
     def campaign_outcomes(run: Run, day: date) -> Made:
         import pandas as pd
@@ -189,6 +190,7 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
         owner=SCIENCE,
         description="What each campaign earned, by intention to treat, and whether to believe it.",
         kinds={"deltalake"},
+        code_version="2",
     )
     def campaign_results(run: Run, day: date) -> Made:
         import pandas as pd

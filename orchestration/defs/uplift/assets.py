@@ -48,6 +48,7 @@ def uplift_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDef
             "response model, churn risk, nobody and everybody, by ranking and by profit."
         ),
         kinds={"scikitlearn", "deltalake"},
+        code_version="2",
     )
     def uplift_scores(run: Run, day: date) -> Made:
         import pandas as pd
@@ -113,6 +114,7 @@ def uplift_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDef
             "outcome window has closed, promoted by off-policy evaluation; else it is advice."
         ),
         kinds={"deltalake"},
+        code_version="2",
     )
     def offer_policy(run: Run, day: date) -> Made:
         import pandas as pd

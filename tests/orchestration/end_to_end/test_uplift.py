@@ -107,6 +107,9 @@ def test_a_promoted_learner_scores_the_population(
     assert not kept.is_promoted
     assert kept.of_profit is not None
     assert "| everybody |" in kept.table.split("profit per customer")[1]
+    with monkeypatch.context() as later:
+        later.setattr("orchestration.resources.models.UPLIFT_LESSON", 10**6)
+        assert models.uplift(CAMPAIGN_ID, "coupon") is None, "learnt in another way: learn again"
 
     # another version, promoted by decree
     learned = training.Learned(
