@@ -152,8 +152,10 @@ class Outcome(Document):
     """What is measured: the window opens after the assignment day and includes its last day.
 
     `return_lag_days` after the window net margin and profit are read: by then most of what comes
-    back has (Online Retail II: median 10 days, 90th percentile 78). `looks` counts the readings of
-    the primary metric, the last included.
+    back has (Online Retail II: median 10 days, 90th percentile 78). `goals` stand beside the
+    primary metric and share its error. `looks` counts the readings of the goals, the last included;
+    with open-ended monitoring every day is one, and intervals are wider. `winsorise` caps a metric
+    for its test at a quantile of all arms together; profit is never capped.
     """
 
     window_days: Annotated[int, Field(ge=1, le=365)]
@@ -162,7 +164,10 @@ class Outcome(Document):
     metrics: tuple[Metric, ...] = ("retained", "order_count", "revenue_amount", "margin_amount")
     # Smallest absolute difference per customer that would matter, in the metric's unit.
     minimum_effects: dict[Metric, Annotated[float, Field(gt=0)]]
+    goals: tuple[Metric, ...] = ()
     guardrails: tuple[Guardrail, ...] = ()
+    winsorise: dict[Metric, Annotated[float, Field(gt=0.5, lt=1)]] = Field(default_factory=dict)
+    monitoring: Literal["planned", "open_ended"] = "planned"
     looks: Annotated[int, Field(ge=1, le=20)] = 1
     # Assigned in all, as planned: what an interim look is a share of.
     planned_customers: Annotated[int, Field(ge=2)] | None = None
@@ -171,21 +176,39 @@ class Outcome(Document):
     def _primary_is_measured(self) -> Outcome:
         if self.primary_metric not in self.metrics:
             raise ValueError(f"primary_metric {self.primary_metric} is not among metrics")
-        if self.primary_metric not in self.minimum_effects:
+        if len(set(self.all_goals)) != len(self.all_goals):
+            raise ValueError("goals: each metric once; the primary one is a goal already")
+        if unknown := sorted({*self.goals, *self.winsorise} - set(self.metrics)):
+            raise ValueError(f"goals, winsorise: {', '.join(unknown)} is not among metrics")
+        if silent := sorted(set(self.all_goals) - set(self.minimum_effects)):
             raise ValueError(
-                f"minimum_effects must name {self.primary_metric}: "
+                f"minimum_effects must name {', '.join(silent)}: "
                 "without it nobody can say whether the campaign is large enough"
+            )
+        if capped := sorted(set(self.winsorise) & {"retained", "profit_amount"}):
+            raise ValueError(
+                f"winsorise: {', '.join(capped)} is never capped: one is a share, the other decides"
             )
         if len(set(self.metrics)) != len(self.metrics):
             raise ValueError("metrics names one metric twice")
         if self.looks > 1 and self.planned_customers is None:
             raise ValueError("looks: an interim look is a share of planned_customers; declare them")
+        if self.monitoring == "open_ended" and (self.looks > 1 or self.planned_customers is None):
+            raise ValueError(
+                "monitoring: open_ended has no planned looks (plan 1), and needs "
+                "planned_customers, where its intervals are tightest"
+            )
         guarded = [guardrail.metric for guardrail in self.guardrails]
         if unknown := sorted(set(guarded) - set(self.metrics)):
             raise ValueError(f"guardrails: {', '.join(unknown)} is not among metrics")
-        if self.primary_metric in guarded or len(set(guarded)) != len(guarded):
-            raise ValueError("guardrails: each metric once, and not the primary one")
+        if set(self.all_goals) & set(guarded) or len(set(guarded)) != len(guarded):
+            raise ValueError("guardrails: each metric once, and not the primary one, or a goal")
         return self
+
+    @property
+    def all_goals(self) -> tuple[Metric, ...]:
+        """The primary metric, and the goals beside it."""
+        return (self.primary_metric, *self.goals)
 
 
 class Bandit(Document):
@@ -259,10 +282,12 @@ class Campaign(Document):
             raise ValueError("channels: one channel stands twice")
         if self.end_date is not None and self.end_date < self.start_date:
             raise ValueError(f"end_date: {self.end_date} lies before start_date {self.start_date}")
-        if self.outcome.looks > 1 and self.is_single_wave:
+        is_always = self.outcome.monitoring == "open_ended"
+        if (self.outcome.looks > 1 or is_always) and self.is_single_wave:
             raise ValueError(
-                "outcome: looks: everybody is assigned on one day, so all windows close on one "
-                "day, and there is nothing to look at before it; plan 1 look, or an end_date"
+                f"outcome: {'monitoring' if is_always else 'looks'}: everybody is assigned on one "
+                "day, so all windows close on one day, and there is nothing to look at before it; "
+                "plan 1 look, or an end_date"
             )
         if self.bandit is not None:
             self._learns(self.bandit)
@@ -275,8 +300,10 @@ class Campaign(Document):
             )
         if low := [arm.name for arm in self.arms if arm.weight < bandit.floor]:
             raise ValueError(f"bandit: the weight of {', '.join(low)} is below the floor")
-        if self.outcome.looks > 1:
-            raise ValueError("bandit: weights that follow results have no planned looks; plan 1")
+        if self.outcome.looks > 1 or self.outcome.monitoring == "open_ended":
+            raise ValueError(
+                "bandit: weights that follow results have no looks before the end; plan 1"
+            )
         days = (self.last_assignment_date - self.start_date).days
         if days <= self.outcome.window_days:
             raise ValueError(

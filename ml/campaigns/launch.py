@@ -92,7 +92,7 @@ def judge(campaign: Campaign, customers: int, past: Past | str, day: date | None
     declares, but no more than its first day brings, which is the standing stock, and, on each
     further day, as many newcomers as there were. A bandit is judged with its control at the floor,
     where results may take it. Every arm must be able to find the smallest effect worth having of
-    the primary metric; guardrails are shown and refuse nothing.
+    each goal; guardrails are shown and refuse nothing.
     """
     if isinstance(past, str):
         return _decided(campaign, "unknown", past, pd.DataFrame(columns=COLUMNS))

@@ -36,9 +36,10 @@ def plan_of(
 ) -> AnalysisPlan:
     """The plan of a campaign file.
 
-    Its primary metric is the goal, guardrails must not be inferior, profit per customer decides and
-    is always read, the rest is secondary. Strata are those frozen in the ledger. An arm with a
-    discount is compared, for what it gave to would-be buyers, with the contacted arm without one.
+    Its primary metric and what stands beside it are the goals, guardrails must not be inferior,
+    profit per customer decides and is always read, the rest is secondary. Strata are those frozen
+    in the ledger. An arm with a discount is compared, for what it gave to would-be buyers, with the
+    contacted arm without one.
     covariates: those that are known of every customer; others do not adjust. launch_power: of the
     ledger.
     """
@@ -50,7 +51,7 @@ def plan_of(
         return MetricPlan(
             name,
             "goal"
-            if name == outcome.primary_metric
+            if name in outcome.all_goals
             else "guardrail"
             if name in margins
             else "secondary",
@@ -59,6 +60,7 @@ def plan_of(
             minimum_effect=outcome.minimum_effects.get(name),
             non_inferiority_margin=margins.get(name),
             higher_is_better=name != "discount_amount",
+            winsorise=outcome.winsorise.get(name),
             settle_days=outcome.return_lag_days if name in SETTLED else 0,
         )
 
@@ -79,6 +81,7 @@ def plan_of(
             outcome.window_days,
             outcome.looks,
         ),
+        monitoring=outcome.monitoring,
         planned_customers=outcome.planned_customers,
         stratum=STRATUM,
         baseline={arm.name: plain for arm in contacted if arm.is_discount},

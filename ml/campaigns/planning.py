@@ -24,7 +24,7 @@ from ml.experiments.power import (
     wrong_decision,
     wrong_sign,
 )
-from ml.experiments.sequential import sample_inflation
+from ml.experiments.sequential import sample_inflation, sequence_error
 from ml.experiments.shrinkage import NormalPrior
 from ml.experiments.two_sample import PairedSample, cuped_sample, cuped_theta, ratio_pair
 
@@ -73,7 +73,8 @@ def plan_power(
     customers_per_day: who becomes eligible daily, where enrolment goes on.
 
     variance_reduction is what the covariate removes in that history, measured, not hoped for. Looks
-    make the error larger by the square root of their inflation. chance_of_wrong_decision is over
+    make the error larger by the square root of their inflation; open-ended monitoring asks for the
+    z of its confidence sequence once all are in. chance_of_wrong_decision is over
     the plan's prior on the relative lift. A goal whose smallest detectable effect exceeds the
     smallest worth having is refused; with `accept_underpowered` (campaigns that will be pooled) it
     is underpowered, as is a guardrail in that case. Raises ValueError where history has fewer than
@@ -101,6 +102,9 @@ def plan_power(
         control = max(1, int(customers * plan.weights[plan.control_arm]))
         for arm in plan.treated:
             n = max(1, int(customers * plan.weights[arm]))
+            if plan.monitoring == "open_ended":
+                planned = int(plan.planned_customers or 1)
+                alpha = sequence_error(control + n, planned, plan.error_of(metric))
             se = standard_error(adjusted.variance, control, adjusted.variance, n)
             se *= math.sqrt(inflation)
             found = minimum_detectable_effect(se, alpha, plan.power)

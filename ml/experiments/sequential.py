@@ -162,6 +162,14 @@ def confidence_sequence(
     return effect - half, effect + half, math.exp(-log_e) if log_e > 0 else 1.0
 
 
+def sequence_error(n: int, planned_n: int, alpha: float = 0.05) -> float:
+    """Two-sided error of a single look that asks for the z which the sequence asks for at n."""
+    from scipy import special
+
+    _, high, _ = confidence_sequence(0.0, 1.0, n, planned_n, alpha)
+    return 2 * float(special.ndtr(-high))
+
+
 class _Walk:
     """The score process B(t) = z sqrt(t), as far as no bound has been crossed."""
 

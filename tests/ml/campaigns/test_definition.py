@@ -94,6 +94,26 @@ def test_the_hash_is_of_what_the_file_says() -> None:
             "outcome",
             "large enough",
         ),
+        ({"outcome": OUTCOME | {"goals": ["retained"]}}, "outcome", "a goal already"),
+        ({"outcome": OUTCOME | {"goals": ["order_count"]}}, "outcome", "must name order_count"),
+        ({"outcome": OUTCOME | {"goals": ["profit_amount"]}}, "outcome", "not among metrics"),
+        (
+            {"outcome": OUTCOME | {"winsorise": {"profit_amount": 0.99}}},
+            "outcome",
+            "not among metrics",
+        ),
+        ({"outcome": OUTCOME | {"winsorise": {"retained": 0.99}}}, "outcome", "never capped"),
+        (
+            {"outcome": OUTCOME | {"winsorise": {"revenue_amount": 0.4}}},
+            "outcome.winsorise.revenue_amount",
+            "greater than 0.5",
+        ),
+        ({"outcome": OUTCOME | {"monitoring": "open_ended"}}, "outcome", "needs planned_customers"),
+        (
+            {"outcome": OUTCOME | {"monitoring": "open_ended", "planned_customers": 500}},
+            "outcome",
+            "monitoring: everybody is assigned on one day",
+        ),
         ({"outcome": OUTCOME | {"looks": 3}}, "outcome", "share of planned_customers"),
         (
             {"outcome": OUTCOME | {"looks": 3, "planned_customers": 1_000}},

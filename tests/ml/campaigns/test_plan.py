@@ -255,6 +255,46 @@ def test_guardrails_and_strata_come_from_the_file_and_the_ledger() -> None:
     assert "poststrat" in row["method"]
 
 
+def test_goals_caps_and_monitoring_come_from_the_file() -> None:
+    outcome = OUTCOME | {
+        "metrics": ["retained", "order_count", "revenue_amount"],
+        "goals": ["order_count"],
+        "minimum_effects": {"retained": 0.05, "order_count": 0.1},
+        "winsorise": {"revenue_amount": 0.99},
+        "guardrails": [{"metric": "revenue_amount", "margin": 1.0}],
+        "monitoring": "open_ended",
+        "planned_customers": 4_000,
+    }
+    of = campaign(outcome=outcome, end_date=DAY + timedelta(days=9))
+    plan = plan_of(of)
+    roles = {metric.name: metric.role for metric in plan.metrics}
+    assert roles == {
+        "retained": "goal",
+        "order_count": "goal",
+        "revenue_amount": "guardrail",
+        "profit_amount": "secondary",
+    }
+    assert {metric.name: metric.winsorise for metric in plan.metrics if metric.winsorise} == {
+        "revenue_amount": 0.99
+    }
+    assert (plan.monitoring, plan.planned_customers) == ("open_ended", 4_000)
+    # one day after the first window has closed it may be read, as often as one likes
+    first = assign(of, keys(2_000), DAY, empty_ledger())
+    orders = _orders(_some(first, "reminder", 0.4) + _some(first, "control", 0.2))
+    read = _read(of, first, orders, END + timedelta(days=1)).set_index("metric")
+    assert read.loc[["retained", "order_count"], "p_value"].notna().all()
+    assert not read["is_final"].any()
+    assert read.loc["retained", "p_value_adjusted"] >= read.loc["retained", "p_value"]
+    assert read.loc["profit_amount", "status"] == "window_open", "returns are still to come"
+    # without these fields a file says what it said before they were there
+    assert (
+        campaign(outcome=OUTCOME).config_sha256
+        == campaign(
+            outcome=OUTCOME | {"goals": [], "winsorise": {}, "monitoring": "planned"}
+        ).config_sha256
+    )
+
+
 def test_the_covariate_is_of_the_day_of_assignment_and_knows_no_arm() -> None:
     definition = campaign(outcome=OUTCOME, end_date=DAY + timedelta(days=1))
     first = assign(definition, keys(300), DAY, empty_ledger())

@@ -106,6 +106,17 @@ def test_looks_and_several_goals_ask_for_more(history: pd.DataFrame) -> None:
     assert both.loc["retained", "mean"] == pytest.approx(history["retained"].mean())
 
 
+def test_always_looking_asks_for_more_than_planned_looks(history: pd.DataFrame) -> None:
+    """About 1.3 times the smallest effect of one look: (3.1 + 0.84) / (1.96 + 0.84) in z."""
+    once = replace(PLAN, looks=())
+    always = replace(once, monitoring="open_ended", planned_customers=10_000)
+    one, every = (plan_power(plan, history, 10_000).iloc[0] for plan in (once, always))
+    ratio = every["minimum_detectable_effect"] / one["minimum_detectable_effect"]
+    assert 1.25 < ratio < 1.6
+    assert every["needed_customer_count"] > one["needed_customer_count"]
+    assert every["power"] < one["power"]
+
+
 def test_ratios_and_guardrails_are_planned_too(history: pd.DataFrame) -> None:
     guard = MetricPlan(
         "rate", "guardrail", value="orders", per="visits", non_inferiority_margin=1e-4

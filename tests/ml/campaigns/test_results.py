@@ -521,6 +521,20 @@ def test_looking_often_keeps_the_error(monitoring: str) -> None:
         assert naive > stats.binom.ppf(0.9995, runs, 0.05), "naive peeking must be seen"
 
 
+def test_a_decision_before_the_end_needs_the_sequence_of_the_profit_too() -> None:
+    """The shrunken interval holds on one day; only the sequence holds on every day."""
+    plan, ledger, outcomes = wave(lift=3.0)
+    always = replace(plan, looks=(), monitoring="open_ended")
+    seen = {False: 0, True: 0}
+    for day in range(1, 31):
+        row = read_out(always, ledger, outcomes, END + timedelta(days=day)).iloc[0]
+        if row["status"] != "ok" or row["is_final"] or not row["shrunken_low"] > 0:
+            continue
+        seen[bool(row["effect_low"] > 0)] += 1
+        assert (row["decision"] == "roll_out") == (row["effect_low"] > 0)
+    assert seen[True]
+
+
 def test_open_ended_monitoring_may_be_read_on_every_day() -> None:
     plan, ledger, outcomes = wave(lift=3.0)
     always = replace(plan, looks=(), monitoring="open_ended")
