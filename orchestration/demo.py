@@ -318,15 +318,16 @@ def _campaigns(platform: Platform) -> str:
     cohorts = platform.lake.read_frame(CAMPAIGN_COHORTS)
     results = platform.lake.read_frame(CAMPAIGN_RESULTS)
     truths = _truths(platform.home, results)
+    plain: dict[str, str] = {}  # one arm of each, since two share a control
     for campaign, own in ledger.groupby("campaign_id"):
-        arms = ", ".join(
+        counts = ", ".join(
             f"{arm} {n:,}" for arm, n in own["arm"].value_counts().sort_index().items()
         )
         excluded = cohorts[(cohorts["campaign_id"] == campaign) & cohorts["arm"].isna()]
         power = own["launch_power"].iloc[0]
         told = {"underpowered": "; underpowered, and known to be", "unknown": "; power unknown"}
         lines.append(
-            f"  {campaign}: assigned on {min(own['assigned_date'])}: {arms}{told.get(power, '')}"
+            f"  {campaign}: assigned on {min(own['assigned_date'])}: {counts}{told.get(power, '')}"
         )
         if len(excluded):
             why = excluded["exclusion_reason"].value_counts()
@@ -343,7 +344,42 @@ def _campaigns(platform: Platform) -> str:
             {arm.name for arm in definition.arms if arm.is_discount} if definition else set()
         )
         lines += [_reading(row, truths, discounts) for row in newest.to_dict("records")]
+        arms = sorted(set(newest["arm"]))
+        plain[str(campaign)] = next((arm for arm in arms if arm not in discounts), "")
+    lines += together(results, plain)
     return "\n".join(lines) if len(lines) > 1 else ""
+
+
+def together(results: pd.DataFrame, plain: dict[str, str]) -> list[str]:
+    """Return what finished campaigns say together, and what quarters of the holdout do.
+
+    For shops in which each alone is too small to be read. plain: the arm of each campaign that
+    counts, without a discount where there is one.
+    """
+    from ml.campaigns.holdout import CONTACTED, QUARTER
+    from ml.campaigns.results import pooled_effect
+
+    profit = results[results["metric"].eq("profit_amount") & results["is_final"].astype(bool)]
+    newest = profit.sort_values("snapshot_date").drop_duplicates(
+        ["campaign_id", "arm"], keep="last"
+    )
+    newest = newest[newest["arm"].eq(newest["campaign_id"].map(plain).fillna(CONTACTED))]
+    is_quarter = newest["campaign_id"].str.startswith(QUARTER)
+    lines = []
+    for name, rows in (
+        ("campaigns", newest[~is_quarter]),
+        ("quarters of all campaigns against the global holdout", newest[is_quarter]),
+    ):
+        try:
+            found = pooled_effect([rows], "profit_amount", relative=True)
+        except ValueError:  # none is final and valid
+            continue
+        if found.count > 1:
+            lines.append(
+                f"  {found.count} {name} together: {found.effect:+.1%} [{found.low:+.1%}, "
+                f"{found.high:+.1%}] of the control's profit, before cost"
+            )
+    return lines
 
 
 def _reading(

@@ -20,6 +20,7 @@ from ml.campaigns.definition import Arm, Campaign, Outcome
 from ml.campaigns.strata import strata
 
 HELD_OUT, CONTACTED = "held_out", "contacted"
+QUARTER = "global_holdout_"  # how the id of every quarter begins
 
 
 def quarter_of(day: date) -> tuple[date, date]:
@@ -38,7 +39,7 @@ def holdout_campaign(day: date, share: float) -> Campaign:
         raise ValueError(f"a holdout of {share} holds nobody out, or everybody")
     first, last = quarter_of(day)
     return Campaign(
-        stem=f"global_holdout_{first.year}q{(first.month + 2) // 3}",
+        stem=f"{QUARTER}{first.year}q{(first.month + 2) // 3}",
         name="All campaigns of a quarter",
         objective="What did all campaigns together earn?",
         approver="nobody",
