@@ -23,7 +23,7 @@ from ml.campaigns.assignment import (
     uniforms,
 )
 from ml.campaigns.audience import meets
-from ml.campaigns.definition import BANDIT_SEGMENT, Campaign, refuse_changed
+from ml.campaigns.definition import BANDIT_SEGMENT, Campaign, Layer, refuse_changed
 from ml.campaigns.eligibility import first_exclusion
 from ml.campaigns.strata import SOURCES as STRATA_SOURCES
 from ml.campaigns.strata import strata
@@ -126,6 +126,23 @@ def build_cohort(
         }
     )
     return new, cohort[COHORT_COLUMNS]
+
+
+def eligible_counts(campaign: Campaign, cohort: pd.DataFrame) -> dict[str, int]:
+    """Customers of a cohort who passed every rule, per arm that the hash gives them.
+
+    Those left out by holdout, layer and coverage have an arm by their hash, too: where the arms of
+    all of them are not as the weights say, who is eligible depends on the arm. Of a campaign whose
+    weights are its own.
+    """
+    stages = ("global_holdout", "outside_layer_share", "outside_coverage")
+    passed = cohort["is_eligible"] | cohort["exclusion_reason"].isin(stages)
+    everybody = campaign.model_copy(
+        update={"global_holdout": 0.0, "layer": Layer(), "coverage": 1.0}
+    )
+    keys = cohort.loc[passed, "customer_key"]
+    arms = randomise(everybody, keys, campaign.start_date)["arm"].value_counts()
+    return {arm: int(arms.get(arm, 0)) for arm in campaign.weights}
 
 
 def refuse(cohort: pd.DataFrame) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from orchestration.resources.catalog import Audit
 from orchestration.resources.platform import Platform
 from orchestration.tables import (
     CAMPAIGN_ASSIGNMENTS,
+    CAMPAIGN_COHORTS,
     CAMPAIGN_OUTCOMES,
     CHURN_SCORES,
     CUSTOMER_SEGMENTS,
@@ -182,6 +183,14 @@ def test_results_are_adjusted_by_forecasts_only(run: Run, is_rescore: bool, meth
     assert read.loc["retained", "method"] == method
     assert (read.loc["retained", "theta"] != 0) is not is_rescore
     assert read.loc["retained", "customer_count_control"] == N / 2
+    assert read["srm_p_eligible"].isna().all(), "no cohort is published"
+    cohort = filled(
+        CAMPAIGN_COHORTS, N, snapshot_date=DAY, campaign_id=campaign.id, is_eligible=True
+    )
+    put(lake, CAMPAIGN_COHORTS, DAY, cohort)
+    again = Run(run.platform, [end], "run", lambda text: None)
+    read = assets._readings(again, campaign, drawn, end).set_index("metric")
+    assert read.loc["retained", "srm_p_eligible"] > 0.001
 
 
 @pytest.mark.parametrize(

@@ -435,9 +435,26 @@ def _readings(run: Run, campaign: Campaign, ledger: pd.DataFrame, day: date) -> 
         ledger,
         outcomes,
         day,
+        eligible=_eligible(run, campaign) if len(outcomes) else None,
         past=None if past is None else past_effects([_last_readings(past)]),
         others=ledger_of(run, day),
     )
+
+
+def _eligible(run: Run, campaign: Campaign) -> dict[str, int] | None:
+    """Return the eligible per arm of a campaign of one wave; None where more come with each day."""
+    from ml.campaigns.cohorts import eligible_counts
+
+    lake, day = run.platform.lake, campaign.start_date
+    if not campaign.is_single_wave or lake.publication(CAMPAIGN_COHORTS, day) is None:
+        return None
+
+    def count() -> dict[str, int]:
+        cohort = lake.read_frame(CAMPAIGN_COHORTS, [day])
+        return eligible_counts(campaign, cohort[cohort["campaign_id"] == campaign.id])
+
+    counts: dict[str, int] = run.once(f"eligible {campaign.id}", count)
+    return counts if sum(counts.values()) else None
 
 
 def _last_readings(results: pd.DataFrame) -> pd.DataFrame:

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from small_shop import DAY, Shop, campaign, conditions, keys, make_shop
 
-from ml.campaigns.assignment import empty_ledger
-from ml.campaigns.cohorts import COHORT_COLUMNS, build_cohort
+from ml.campaigns.assignment import empty_ledger, randomise
+from ml.campaigns.cohorts import COHORT_COLUMNS, build_cohort, eligible_counts
 from ml.campaigns.definition import ALWAYS_ON, Campaign, CampaignError
 from ml.campaigns.eligibility import RULES, first_exclusion, has_consent, may_be_contacted
+from ml.experiments.srm import check_stage
 
 # What makes each rule fire, on a customer whom no rule excludes.
 FIRES: dict[str, dict[str, Any]] = {
@@ -92,6 +93,23 @@ def test_consent_is_that_of_the_campaigns_purpose(shop: Shop) -> None:
     old = shop.status.assign(other_consents=None)
     assert not has_consent("email", old, "survey").any()
     assert has_consent("email", old).all()
+
+
+def test_the_eligible_have_an_arm_by_their_hash_whoever_is_left_out_after(shop: Shop) -> None:
+    shop.status.loc[:99, "account_type"] = "business"
+    of = campaign(audience=[], coverage=0.5, global_holdout=0.2, layer={"name": "a", "stop": 0.7})
+    new, cohort = build_cohort(of, *shop.frames, empty_ledger(), DAY)
+    counts = eligible_counts(of, cohort)
+    assert sum(counts.values()) == 900
+    assert len(new) < 400
+    assert not check_stage("eligible", counts, of.weights).is_broken
+    drawn = new["arm"].value_counts()
+    assert all(counts[arm] > drawn[arm] for arm in counts)
+    # a rule that sees the arm: half of the treated are excluded before the draw
+    treated = randomise(of.model_copy(update={"coverage": 1.0}), keys(1_000), DAY)
+    gone = treated.loc[treated["arm"].eq("reminder"), "customer_key"].iloc[::2]
+    leaky = cohort[~cohort["customer_key"].isin(gone)]
+    assert check_stage("eligible", eligible_counts(of, leaky), of.weights).is_broken
 
 
 def test_the_cohort_accounts_for_every_targeted_customer(shop: Shop) -> None:
