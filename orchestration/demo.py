@@ -344,6 +344,11 @@ def _campaigns(platform: Platform) -> str:
             {arm.name for arm in definition.arms if arm.is_discount} if definition else set()
         )
         lines += [_reading(row, truths, discounts) for row in newest.to_dict("records")]
+        taken = newest[newest["method"].str.contains("cuped", na=False)]
+        taken = taken.groupby("metric")["variance_reduction"].mean()
+        if len(taken):
+            shares = ", ".join(f"{metric} {share:.1%}" for metric, share in taken.items())
+            lines.append(f"    what was foretold, and the strata, took off the variance: {shares}")
         arms = sorted(set(newest["arm"]))
         plain[str(campaign)] = next((arm for arm in arms if arm not in discounts), "")
     lines += together(results, plain)

@@ -15,16 +15,21 @@ from ml.campaigns.results import AnalysisPlan, MetricPlan
 from ml.campaigns.strata import COLUMNS as STRATA
 
 STRATUM = "stratum"
-# What the model predicted on the day of assignment, as the covariate of what came true.
-COVARIATES: dict[Metric, str] = {
-    "retained": "churn_probability",
-    "order_count": "churn_probability",
-    "revenue_amount": "expected_margin_amount",
-    "discount_amount": "expected_margin_amount",
-    "margin_amount": "expected_margin_amount",
-    "net_margin_amount": "expected_margin_amount",
-    "profit_amount": "expected_margin_amount",
+KNOWN_SHARE = 0.5  # of the customers: a covariate of fewer is their mean for most
+# What the models predicted on the day of assignment, as the covariate of what came true: the first
+# that is known. What is expected of 30 days is known of every customer, and is of the metric's own
+# kind: of the profit of 1,492 customers of the simulated shop it explained 1.6 %, the margin
+# expected if the customer stays 0.6 %; of 1,195 dormant ones, whom nobody scores for churn, 3.1 %.
+COVARIATES: dict[Metric, tuple[str, ...]] = {
+    "retained": ("purchase_probability_30d", "churn_probability"),
+    "order_count": ("expected_order_count_30d", "churn_probability"),
+    "revenue_amount": ("expected_revenue_amount_30d", "expected_margin_amount"),
+    "discount_amount": ("expected_revenue_amount_30d", "expected_margin_amount"),
+    "margin_amount": ("expected_margin_amount_30d", "expected_margin_amount"),
+    "net_margin_amount": ("expected_margin_amount_30d", "expected_margin_amount"),
+    "profit_amount": ("expected_margin_amount_30d", "expected_margin_amount"),
 }
+PREDICTIONS = tuple(sorted({name for names in COVARIATES.values() for name in names}))
 # Final only once most of what comes back has.
 SETTLED: frozenset[Metric] = frozenset({"net_margin_amount", "profit_amount"})
 
@@ -47,7 +52,7 @@ def plan_of(
     margins = {guardrail.metric: guardrail.margin for guardrail in outcome.guardrails}
 
     def of(name: Metric) -> MetricPlan:
-        covariate = COVARIATES[name]
+        covariate = next((known for known in COVARIATES[name] if known in covariates), None)
         return MetricPlan(
             name,
             "goal"
@@ -56,7 +61,7 @@ def plan_of(
             if name in margins
             else "secondary",
             is_proportion=name == "retained",
-            covariate=covariate if covariate in covariates else None,
+            covariate=covariate,
             minimum_effect=outcome.minimum_effects.get(name),
             non_inferiority_margin=margins.get(name),
             higher_is_better=name != "discount_amount",
@@ -95,10 +100,10 @@ def read_from(
 ) -> tuple[pd.DataFrame, pd.DataFrame, frozenset[str]]:
     """Ledger and outcomes as `results.read_out` takes them, and the covariates that may be used.
 
-    ledger: the rows of one campaign; its frozen strata become one column. scores: churn_scores of
-    the days of assignment (snapshot_date, customer_key and the covariates): each customer's is that
-    of their own day, never a later one. A customer whom the model did not score gets the mean of
-    the others, which says nothing of the arm; a covariate that nobody has is not used.
+    ledger: the rows of one campaign; its frozen strata become one column. scores: what was foretold
+    on the days of assignment (snapshot_date, customer_key and `PREDICTIONS`): each customer's is
+    that of their own day, never a later one. A customer of whom nothing was foretold gets the mean
+    of the others, which says nothing of the arm; a covariate that fewer than half have is not used.
     """
     ledger = ledger.assign(
         **{STRATUM: ledger[STRATA[0]].str.cat(ledger[STRATA[1]].astype(str), sep=" ")},
@@ -111,11 +116,12 @@ def read_from(
         how="left",
         validate="one_to_one",
     )
-    names = sorted(set(COVARIATES.values()))
     usable = []
-    for name in names:
+    for name in PREDICTIONS:
+        if name not in own:
+            continue
         own[name] = own[name].astype("float64")
-        if own[name].nunique() > 1:
+        if own[name].notna().mean() >= KNOWN_SHARE and own[name].nunique() > 1:
             own[name] = own[name].fillna(own[name].mean())
             usable.append(name)
     known = own.set_index("customer_key")[usable]

@@ -54,7 +54,8 @@ if TYPE_CHECKING:
 def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefinition]:
     """Return the campaigns' assets, in the order assign, list, send, measure, read."""
     facts = [lake_key(name) for name in FACTS]  # of an earlier window, for the power of a launch
-    inputs = [*(lake_key(table.name) for table in audience_tables()), *facts]
+    forecasts = lake_key("customer_value")  # of that window, and of the day of assignment
+    inputs = [*(lake_key(table.name) for table in audience_tables()), *facts, forecasts]
 
     @daily_asset(
         CAMPAIGN_ASSIGNMENTS,
@@ -185,6 +186,7 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
             lake_key("campaign_assignments"),
             lake_key("campaign_outcomes"),
             lake_key("churn_scores"),
+            forecasts,
         ],
         group="campaigns",
         owner=SCIENCE,
@@ -413,7 +415,7 @@ def _readings(run: Run, campaign: Campaign, ledger: pd.DataFrame, day: date) -> 
     Raises:
         NotPublishedError: a day on which windows closed or settled is not published.
     """
-    from ml.campaigns.plan import COVARIATES, plan_of, read_from
+    from ml.campaigns.plan import PREDICTIONS, plan_of, read_from
     from ml.campaigns.results import past_effects, read_out
 
     lake, lag = run.platform.lake, timedelta(days=campaign.outcome.return_lag_days)
@@ -426,7 +428,7 @@ def _readings(run: Run, campaign: Campaign, ledger: pd.DataFrame, day: date) -> 
     outcomes = outcomes.drop_duplicates("customer_key", keep="last").reset_index(drop=True)
 
     days = sorted(set(ledger["assigned_date"])) if len(outcomes) else []
-    scores = forecasts_on(run, days, set(COVARIATES.values()))
+    scores = forecasts_on(run, days, PREDICTIONS)
     ledger, outcomes, usable = read_from(ledger, outcomes, scores)
     before = [d for d in lake.days(CAMPAIGN_RESULTS) if d < campaign.start_date]
     past = lake.read_frame(CAMPAIGN_RESULTS, before) if len(outcomes) and before else None

@@ -54,7 +54,7 @@ def _past(run: Run, campaign: Campaign, day: date, ledger: pd.DataFrame) -> Past
 
     from ml.campaigns.cohorts import build_cohort
     from ml.campaigns.launch import Past, history_days
-    from ml.campaigns.plan import COVARIATES
+    from ml.campaigns.plan import PREDICTIONS
 
     length, platform = history_days(campaign), run.platform
     wanted = day - timedelta(days=length)
@@ -83,7 +83,7 @@ def _past(run: Run, campaign: Campaign, day: date, ledger: pd.DataFrame) -> Past
     return Past(
         drawn,
         outcomes_of(run, campaign, drawn, begin + timedelta(days=length)),
-        forecasts_on(run, [begin], set(COVARIATES.values())),
+        forecasts_on(run, [begin], PREDICTIONS),
         0 if end is None else len(draw(end, [drawn])),
         is_hindsight=_asks_for_scores(campaign) and knew_the_future(run, begin),
     )

@@ -11,7 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestration.defs.campaigns.files import audience_tables, started_campaigns
-from orchestration.tables import CAMPAIGN_ASSIGNMENTS, CHURN_SCORES, mart_tables
+from orchestration.tables import (
+    CAMPAIGN_ASSIGNMENTS,
+    CHURN_SCORES,
+    CUSTOMER_VALUE,
+    mart_tables,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -100,15 +105,24 @@ def _wanted(fields: Collection[str]) -> list[list[str]]:
 
 
 def forecasts_on(run: Run, days: Sequence[date], columns: Collection[str]) -> pd.DataFrame:
-    """Return what churn_scores foretold on `days`: snapshot_date, customer_key and `columns`.
+    """Return what was foretold on `days`: snapshot_date, customer_key and `columns`.
 
-    A score of a model whose labels matured after the day (`is_rescore`) knew what the customers
-    would do, and what a campaign then did to them: it is no forecast, and is not in the answer.
+    Each column is that of churn_scores or customer_value, whichever has it. What a model said whose
+    labels matured after the day (`is_rescore`) knew what the customers would do, and what a
+    campaign then did to them: it is no forecast, and is not in the answer.
     """
-    names = ["snapshot_date", "customer_key", *sorted(columns)]
-    lake = run.platform.lake
-    scores = lake.read_frame(CHURN_SCORES, days, [*names, "is_rescore"], money_as_float=True)
-    return scores.loc[~scores["is_rescore"].astype(bool), names].reset_index(drop=True)
+    import pandas as pd
+
+    key, lake = ["snapshot_date", "customer_key"], run.platform.lake
+    found = pd.DataFrame(columns=key)
+    for table in (CHURN_SCORES, CUSTOMER_VALUE):
+        names = [*key, *sorted(set(columns) & set(table.column_names))]
+        if names == key:
+            continue
+        made = lake.read_frame(table, days, [*names, "is_rescore"], money_as_float=True)
+        made = made.loc[~made["is_rescore"].astype(bool), names]
+        found = made if len(found.columns) == len(key) else found.merge(made, on=key, how="outer")
+    return found.reset_index(drop=True)
 
 
 def knew_the_future(run: Run, day: date) -> bool:

@@ -17,7 +17,7 @@ from ml.campaigns.holdout import (
     quarter_of,
 )
 from ml.campaigns.outcomes import unit_outcomes
-from ml.campaigns.plan import COVARIATES, plan_of, read_from
+from ml.campaigns.plan import PREDICTIONS, plan_of, read_from
 from ml.campaigns.results import read_out
 
 EVE = date(2025, 3, 31)
@@ -77,9 +77,7 @@ def test_what_all_campaigns_earned_is_read_at_the_end_of_the_quarter() -> None:
         ledger, orders, quarter.window_end_date, window_days=quarter.outcome.window_days,
         settle_days=30, contact_costs=dict.fromkeys(quarter.weights, 0.0),
     )  # fmt: skip
-    scores = ledger[["customer_key"]].assign(
-        snapshot_date=EVE, **dict.fromkeys(COVARIATES.values())
-    )
+    scores = ledger[["customer_key"]].assign(snapshot_date=EVE, **dict.fromkeys(PREDICTIONS))
     rows, outcomes, usable = read_from(ledger, units, scores)
     read = read_out(plan_of(quarter, usable), rows, outcomes, quarter.window_end_date)
     row = read[read["metric"] == "retained"].iloc[0]

@@ -17,7 +17,7 @@ from ml.campaigns.definition import Campaign
 from ml.campaigns.deliveries import COLUMNS as DELIVERY_COLUMNS
 from ml.campaigns.deliveries import as_messages, assigned_deliveries
 from ml.campaigns.outcomes import unit_outcomes
-from ml.campaigns.plan import COVARIATES, plan_of, read_from
+from ml.campaigns.plan import PREDICTIONS, plan_of, read_from
 from ml.campaigns.results import COLUMNS, SCHEMA, read_out
 from orchestration.tables import CAMPAIGN_OUTCOMES, CAMPAIGN_RESULTS
 
@@ -33,7 +33,7 @@ SETTLED = END + timedelta(days=10)
 
 def _scores(ledger: pd.DataFrame, **columns: Any) -> pd.DataFrame:
     base = ledger[["customer_key"]].assign(snapshot_date=ledger["assigned_date"])
-    return base.assign(**dict.fromkeys(COVARIATES.values(), np.nan) | columns)
+    return base.assign(**dict.fromkeys(PREDICTIONS, np.nan) | columns)
 
 
 def _orders(customers: list[str], day: date | None = None, **changes: Any) -> pd.DataFrame:
@@ -317,6 +317,29 @@ def test_the_covariate_is_of_the_day_of_assignment_and_knows_no_arm() -> None:
     _, joined, _ = read_from(ledger, units, both[both["customer_key"] != ledger["customer_key"][0]])
     mean = own.drop(ledger["customer_key"][0]).mean()
     assert joined["churn_probability"].iloc[0] == pytest.approx(mean)
+    # What most have not is no covariate: the mean of a few would stand for the many.
+    few = both[both["customer_key"].isin(ledger["customer_key"].iloc[:200])]
+    assert read_from(ledger, units, few)[2] == frozenset()
+
+
+def test_the_covariate_is_the_forecast_of_the_metrics_own_kind_where_there_is_one() -> None:
+    definition = campaign(outcome=OUTCOME | {"metrics": ["retained", "revenue_amount"]})
+
+    def used(*known: str) -> dict[str, str | None]:
+        plan = plan_of(definition, frozenset(known))
+        return {metric.name: metric.covariate for metric in plan.metrics}
+
+    assert used("churn_probability", "purchase_probability_30d", "expected_margin_amount_30d") == {
+        "retained": "purchase_probability_30d",
+        "revenue_amount": None,
+        "profit_amount": "expected_margin_amount_30d",
+    }
+    assert used("churn_probability", "expected_margin_amount") == {
+        "retained": "churn_probability",
+        "revenue_amount": "expected_margin_amount",
+        "profit_amount": "expected_margin_amount",
+    }
+    assert set(used().values()) == {None}
 
 
 def _messages(ledger: pd.DataFrame, **changes: Any) -> pd.DataFrame:
