@@ -344,6 +344,14 @@ def _campaigns(platform: Platform) -> str:
             {arm.name for arm in definition.arms if arm.is_discount} if definition else set()
         )
         lines += [_reading(row, truths, discounts) for row in newest.to_dict("records")]
+        held = [
+            row["effect_low"] <= true <= row["effect_high"]
+            for row in newest.to_dict("records")
+            if (true := truths.get((row["campaign_id"], row["arm"], row["metric"]))) is not None
+            and row["effect"] == row["effect"]
+        ]
+        if held:
+            lines.append(f"    intervals that hold the simulated truth: {sum(held)} of {len(held)}")
         taken = newest[newest["method"].str.contains("cuped", na=False)]
         taken = taken.groupby("metric")["variance_reduction"].mean()
         if len(taken):

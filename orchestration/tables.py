@@ -390,6 +390,8 @@ CAMPAIGN_RESULTS = Table(
         shrunken_high double?: upper end
         chance_to_win double? 0..1: posterior probability of an effect for the better
         cost_effect double?: what the arm spends more per customer: contacts and discounts
+        cost_effect_low double?: lower end of its interval
+        cost_effect_high double?: upper end
         relative_effect_before_cost double?: gain before cost over the control's mean
         relative_error_before_cost double?: its standard error; what later priors learn from
         roi double?: incremental profit per unit of incremental cost

@@ -32,7 +32,13 @@ Metric = Literal[
     "margin_amount",
     "net_margin_amount",
     "profit_amount",
+    "average_order_amount",
 ]
+# Ratios of two sums over an arm's customers: of what, per what. No customer has a value of their
+# own, so they are tested by the delta method, and nobody learns from them.
+RATIOS: Mapping[Metric, tuple[Metric, Metric]] = {
+    "average_order_amount": ("revenue_amount", "order_count")
+}
 Play = Literal["service_call", "reminder", "coupon", "personal_call", "none"]
 # In the order in which they are applied; the first that fires is the reason that is published.
 Rule = Literal[
@@ -174,6 +180,11 @@ class Outcome(Document):
 
     @model_validator(mode="after")
     def _primary_is_measured(self) -> Outcome:
+        if self.primary_metric in RATIOS:
+            raise ValueError(
+                f"primary_metric {self.primary_metric} is a ratio: no customer has a value of it; "
+                "name it in metrics, goals or guardrails"
+            )
         if self.primary_metric not in self.metrics:
             raise ValueError(f"primary_metric {self.primary_metric} is not among metrics")
         if len(set(self.all_goals)) != len(self.all_goals):
@@ -185,9 +196,9 @@ class Outcome(Document):
                 f"minimum_effects must name {', '.join(silent)}: "
                 "without it nobody can say whether the campaign is large enough"
             )
-        if capped := sorted(set(self.winsorise) & {"retained", "profit_amount"}):
+        if capped := sorted(set(self.winsorise) & {"retained", "profit_amount", *RATIOS}):
             raise ValueError(
-                f"winsorise: {', '.join(capped)} is never capped: one is a share, the other decides"
+                f"winsorise: {', '.join(capped)} is never capped: a share or ratio, or what decides"
             )
         if len(set(self.metrics)) != len(self.metrics):
             raise ValueError("metrics names one metric twice")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ml.campaigns.definition import Campaign, Metric
+from ml.campaigns.definition import RATIOS, Campaign, Metric
 from ml.campaigns.planning import look_dates
 from ml.campaigns.results import AnalysisPlan, MetricPlan
 from ml.campaigns.strata import COLUMNS as STRATA
@@ -28,6 +28,7 @@ COVARIATES: dict[Metric, tuple[str, ...]] = {
     "margin_amount": ("expected_margin_amount_30d", "expected_margin_amount"),
     "net_margin_amount": ("expected_margin_amount_30d", "expected_margin_amount"),
     "profit_amount": ("expected_margin_amount_30d", "expected_margin_amount"),
+    "average_order_amount": (),
 }
 PREDICTIONS = tuple(sorted({name for names in COVARIATES.values() for name in names}))
 # Final only once most of what comes back has.
@@ -52,6 +53,7 @@ def plan_of(
     margins = {guardrail.metric: guardrail.margin for guardrail in outcome.guardrails}
 
     def of(name: Metric) -> MetricPlan:
+        value, per = RATIOS.get(name, (name, None))
         covariate = next((known for known in COVARIATES[name] if known in covariates), None)
         return MetricPlan(
             name,
@@ -60,6 +62,8 @@ def plan_of(
             else "guardrail"
             if name in margins
             else "secondary",
+            value=value,
+            per=per,
             is_proportion=name == "retained",
             covariate=covariate,
             minimum_effect=outcome.minimum_effects.get(name),

@@ -131,6 +131,8 @@ SCHEMA: dict[str, tuple[str, str]] = {
     "shrunken_high": ("double?", "upper end"),
     "chance_to_win": ("double?", "posterior probability of an effect for the better"),
     "cost_effect": ("double?", "what the arm spends more per customer: contacts and discounts"),
+    "cost_effect_low": ("double?", "lower end of its interval"),
+    "cost_effect_high": ("double?", "upper end"),
     "relative_effect_before_cost": ("double?", "gain before cost over the control's mean"),
     "relative_error_before_cost": ("double?", "its standard error; what later priors learn from"),
     "roi": ("double?", "incremental profit per unit of incremental cost"),
@@ -1041,6 +1043,9 @@ def _profit(
         both += float(adjust @ c @ price) / n
         vc += float(price @ c @ price) / n
     vp = effect.standard_error**2
+    z = ((effect.high or 0.0) - (effect.low or 0.0)) / 2 / effect.standard_error
+    half = z * math.sqrt(max(vc, 0.0))
+    found["cost_effect_low"], found["cost_effect_high"] = cost - half, cost + half
     base = estimate.mean_control
     if base > 0:
         gain = (effect.effect + cost) / base
@@ -1051,7 +1056,6 @@ def _profit(
         found["relative_effect_before_cost"] = gain
         found["relative_error_before_cost"] = math.sqrt(max(float(variance), 0.0)) / base
     if cost > 0:
-        z = ((effect.high or 0.0) - (effect.low or 0.0)) / 2 / effect.standard_error
         bounds = fieller(effect.effect, cost, vp, vc, both, z)
         if bounds is not None:
             found["roi"] = effect.effect / cost

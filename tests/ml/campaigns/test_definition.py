@@ -94,6 +94,18 @@ def test_the_hash_is_of_what_the_file_says() -> None:
             "outcome",
             "large enough",
         ),
+        (
+            {
+                "outcome": OUTCOME
+                | {
+                    "primary_metric": "average_order_amount",
+                    "metrics": ["average_order_amount"],
+                    "minimum_effects": {"average_order_amount": 1.0},
+                }
+            },
+            "outcome",
+            "no customer has a value of it",
+        ),
         ({"outcome": OUTCOME | {"goals": ["retained"]}}, "outcome", "a goal already"),
         ({"outcome": OUTCOME | {"goals": ["order_count"]}}, "outcome", "must name order_count"),
         ({"outcome": OUTCOME | {"goals": ["profit_amount"]}}, "outcome", "not among metrics"),

@@ -322,6 +322,30 @@ def test_the_covariate_is_of_the_day_of_assignment_and_knows_no_arm() -> None:
     assert read_from(ledger, units, few)[2] == frozenset()
 
 
+def test_a_ratio_is_of_orders_and_tested_by_customers() -> None:
+    definition = campaign(
+        outcome=OUTCOME
+        | {
+            "metrics": ["retained", "average_order_amount"],
+            "guardrails": [{"metric": "average_order_amount", "margin": 2.0}],
+        }
+    )
+    ledger = _ledger(4_000)
+    orders = pd.concat(
+        [
+            _orders(_some(ledger, "reminder", 0.5), revenue_amount=18.0),
+            _orders(_some(ledger, "reminder", 0.2), revenue_amount=30.0),
+            _orders(_some(ledger, "control", 0.4), revenue_amount=20.0),
+        ]
+    )
+    row = _row(_read(definition, ledger, orders, SETTLED), "average_order_amount")
+    assert row["method"] == "ratio_delta"
+    assert row["mean_arm"] == pytest.approx((0.5 * 18 + 0.2 * 30) / 0.7, rel=1e-2)
+    assert row["mean_control"] == pytest.approx(20)
+    assert row["guardrail_verdict"] == "non_inferior"
+    assert np.isnan(row["incremental_total"]), "a ratio adds up to nothing"
+
+
 def test_the_covariate_is_the_forecast_of_the_metrics_own_kind_where_there_is_one() -> None:
     definition = campaign(outcome=OUTCOME | {"metrics": ["retained", "revenue_amount"]})
 

@@ -601,6 +601,9 @@ def test_profit_decides_after_shrinkage_and_roi_has_an_interval() -> None:
     row = reading()
     treated = row["customer_count_arm"]
     assert row["cost_effect"] == pytest.approx(0.8, abs=0.05), "0.2 contact, 0.3 x 2 discount"
+    half = 1.96 * 2 * (0.3 * 0.7 / row["customer_count_arm"]) ** 0.5  # the control costs nothing
+    assert row["cost_effect_high"] - row["cost_effect"] == pytest.approx(half, rel=0.05)
+    assert row["cost_effect"] - row["cost_effect_low"] == pytest.approx(half, rel=0.05)
     assert row["incremental_total"] == pytest.approx(row["effect"] * treated)
     assert row["roi"] == pytest.approx(row["effect"] / row["cost_effect"])
     assert row["roi_low"] < row["roi"] < row["roi_high"]
