@@ -8,7 +8,9 @@ A candidate is evaluated on customers whom it has not seen: for each fold it is 
 others. It replaces the policy in force where the lower bound of its doubly robust gain over that
 policy, and over the campaign's own weights, lies above zero; a log that cannot tell (support,
 logged probabilities, effective sample) promotes nothing. The look is a daily one, so the bound is
-that of a confidence sequence: it holds on all days together.
+that of a confidence sequence, which holds on all days together for one candidate. The candidate is
+another one each day; with three equal offers, 2,400 customers and ten looks it promoted in 0 of 20
+campaigns, the interval of a single look in 4.
 """
 
 from __future__ import annotations

@@ -170,12 +170,17 @@ def test_a_score_that_knew_the_future_is_no_forecast(run: Run) -> None:
     assert set(found["snapshot_date"]) == {next_day}
     assert list(found.columns) == ["snapshot_date", "customer_key", "churn_probability"]
     assert len(forecasts_on(run, [DAY], ["churn_probability"])) == 0
+    both = ["churn_probability", "purchase_probability_30d"]
+    for days in ([], [DAY], [next_day]):  # of value nothing is published yet
+        found = forecasts_on(run, days, both)
+        assert list(found.columns) == ["snapshot_date", "customer_key", *both]
+        assert len(found) == (N if days == [next_day] else 0)
     # the other table of forecasts, with customers whom nobody scores for churn
     for day, is_rescore in ((DAY, False), (next_day, True)):
         value = filled(CUSTOMER_VALUE, N + 1, snapshot_date=day, purchase_probability_30d=0.5)
         put(lake, CUSTOMER_VALUE, day, value.assign(is_rescore=is_rescore))
-    both = forecasts_on(run, [DAY, next_day], ["churn_probability", "purchase_probability_30d"])
-    known = both.groupby("snapshot_date").count()
+    found = forecasts_on(run, [DAY, next_day], both)
+    known = found.groupby("snapshot_date").count()
     assert known["churn_probability"].to_dict() == {DAY: 0, next_day: N}
     assert known["purchase_probability_30d"].to_dict() == {DAY: N + 1, next_day: 0}
 

@@ -117,12 +117,13 @@ def forecasts_on(run: Run, days: Sequence[date], columns: Collection[str]) -> pd
     found = pd.DataFrame(columns=key)
     for table in (CHURN_SCORES, CUSTOMER_VALUE):
         names = [*key, *sorted(set(columns) & set(table.column_names))]
-        if names == key:
-            continue
         made = lake.read_frame(table, days, [*names, "is_rescore"], money_as_float=True)
         made = made.loc[~made["is_rescore"].astype(bool), names]
-        found = made if len(found.columns) == len(key) else found.merge(made, on=key, how="outer")
-    return found.reset_index(drop=True)
+        if len(made) and len(found):
+            found = found.merge(made, on=key, how="outer")
+        elif len(made):
+            found = made
+    return found.reindex(columns=[*key, *sorted(columns)]).reset_index(drop=True)
 
 
 def knew_the_future(run: Run, day: date) -> bool:
