@@ -234,16 +234,17 @@ def report(result: ValueResult) -> str:
             )
             chosen = " (chosen)" if recipe == result.recipe else ""
             lines.append(f"| {window} days | {recipe}{chosen} | {values} |")
-    lines += ["", "| 80 % intervals | all | where one can be had | share of customers |"]
-    lines += ["| --- | --- | --- | --- |"]
-    for window in VALUE_WINDOWS:
-        for measure in ("orders", "revenue"):
-            stem = f"value_{window}d_{measure}"
-            lines.append(
-                f"| {measure}, {window} days | {known(f'{stem}_coverage', '.3f')} | "
-                f"{known(f'{stem}_coverage_attainable', '.3f')} | "
-                f"{known(f'{stem}_attainable_share', '.2f')} |"
-            )
+    lines += ["", "| 80 % intervals | value tier | covered | not [0, 0] | covered of these |"]
+    lines += ["| --- | --- | --- | --- | --- |"]
+    for row in result.coverages.to_dict("records"):
+        all_, some = (
+            f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
+            for name in ("coverage", "coverage_attainable")
+        )
+        lines.append(
+            f"| {row['measure']}, {row['window_days']} days | {row['tier']} | {all_} | "
+            f"{row['attainable_share']:.2f} | {some} |"
+        )
     lines.append("")
     lines += [f"{name}: {found}" for name, found in result.intervals.items()]
     lines += [f"{name}: {value:.4f}" for name, value in m.items() if "dormant" in name]

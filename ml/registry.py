@@ -267,9 +267,7 @@ def register(
     ref = resolve(tracking_uri, name, version)
     if result.decision.spent_alpha is not None:
         record_spent(ref, result.as_of, result.settings.attempt, result.decision.spent_alpha)
-    card = model_card(result, name, version, ref.sha256)
-    client.log_text(run_id, card, _CARD)
-    client.update_model_version(name, str(version), description=card)
+    keep_card(ref, model_card(result, name, version, ref.sha256))
     if result.decision.promote:
         promote(tracking_uri, name, version, result.decision.reason)
     return resolve(tracking_uri, name, version)
@@ -413,6 +411,13 @@ def log_pictures(ref: ModelRef, pictures: Mapping[str, bytes]) -> None:
             (Path(folder) / file).write_bytes(png)
         if pictures:
             _client(ref.tracking_uri).log_artifacts(ref.run_id, folder, "evaluation")
+
+
+def keep_card(ref: ModelRef, card: str) -> None:
+    """Keep the model card of a version: as its description, and beside the metrics of its run."""
+    client = _client(ref.tracking_uri)
+    client.log_text(ref.run_id, card, _CARD)
+    client.update_model_version(ref.name, str(ref.version), description=card)
 
 
 def read_card(ref: ModelRef) -> str:

@@ -29,6 +29,7 @@ OPTIONAL = ("account_type", "country", "acquisition_channel")
 PERSON = ("gender", "birth_year", "is_reachable")
 PROTECTED = ("gender", "age_band", "country")
 _AGE_EDGES = (0, 18, 25, 35, 45, 55, 65, 200)
+TIERS = ("low", "middle", "high")
 UNKNOWN, OTHER = "unknown", "other"
 _MEASURES = (
     "row_count",
@@ -53,24 +54,32 @@ SLICE_COLUMNS = (
 def slices(frame: pd.DataFrame) -> dict[str, pd.Series]:
     """Return the slices of customers by name: one text per row of `frame`, its index kept.
 
-    tenure: new (first order less than 180 days ago) or old. value_tier: low, middle, high thirds of
-    revenue_amount_365d within each snapshot, equal amounts in one tier. contact: contacted within
-    the horizon or not. And `OPTIONAL` columns, of which a value that is missing is "unknown".
+    tenure: new (first order less than 180 days ago) or old. value_tier: `value_tier`. contact:
+    contacted within the horizon or not. And `OPTIONAL` columns, of which a value that is missing is
+    "unknown".
     """
-    rank = frame.groupby("snapshot_date")["revenue_amount_365d"].rank(pct=True, method="average")
-    tier = np.select([rank <= 1 / 3, rank <= 2 / 3], ["low", "middle"], default="high")
     index = frame.index
     found = {
         "tenure": pd.Series(
             np.where(frame["days_since_first_order"] < NEW_DAYS, "new", "old"), index
         ),
-        "value_tier": pd.Series(tier, index),
+        "value_tier": value_tier(frame),
         "contact": pd.Series(np.where(frame["was_contacted"], "contacted", "not contacted"), index),
     }
     for name in OPTIONAL:
         if name in frame.columns:
             found[name] = frame[name].astype(object).where(frame[name].notna(), UNKNOWN)
     return found
+
+
+def value_tier(frame: pd.DataFrame) -> pd.Series:
+    """Return the low, middle and high thirds of revenue_amount_365d within each snapshot.
+
+    Equal amounts are in one tier, so where more than a third brought nothing low is the largest.
+    """
+    rank = frame.groupby("snapshot_date")["revenue_amount_365d"].rank(pct=True, method="average")
+    tier = np.select([rank <= 1 / 3, rank <= 2 / 3], TIERS[:2], default=TIERS[2])
+    return pd.Series(tier, frame.index)
 
 
 def slice_table(

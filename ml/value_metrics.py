@@ -1,7 +1,7 @@
 """How good an expected amount is: its level, its order, its interval. Ties are handled.
 
-Belongs here: pure functions of what came and what was expected, one entry a customer. Does not
-belong here: probabilities (ml.metrics), which rows are measured (ml.value_training).
+Belongs here: pure functions of what came and what was expected, one entry a customer and day. Does
+not belong here: probabilities (ml.metrics), which rows are measured (ml.value_training).
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ def _gini(actual: Array, by: Array) -> float:
     return float(2 * area - 1)
 
 
-def coverage(actual: Array, low: Array, high: Array) -> float:
-    """Return the share of rows with low <= actual <= high."""
-    return float(np.mean((actual >= low - 1e-9) & (actual <= high + 1e-9)))
+def is_covered(actual: Array, low: Array, high: Array) -> npt.NDArray[np.bool_]:
+    """Return whether low <= actual <= high, of each row."""
+    return (actual >= low - 1e-9) & (actual <= high + 1e-9)
 
 
 def deciles(actual: Array, expected: Array) -> pd.DataFrame:
@@ -82,13 +82,26 @@ def deciles(actual: Array, expected: Array) -> pd.DataFrame:
 
 
 def resampled(
-    measure: Callable[..., float], columns: tuple[Array, ...], n_resamples: int, seed: int
+    measure: Callable[..., float],
+    columns: tuple[Array, ...],
+    customer_key: pd.Series,
+    n_resamples: int,
+    seed: int,
 ) -> Array:
-    """Return `measure(*columns)` over bootstrap samples of rows, one row a customer."""
+    """Return `measure(*columns)` over bootstrap samples of customers, each with all of its rows.
+
+    Rows of one customer on several days are nearly copies: drawn one by one they would make the
+    interval too short.
+    """
     random = np.random.default_rng(seed)
-    rows = len(columns[0])
+    codes, customers = pd.factorize(np.asarray(customer_key, dtype=object), sort=True)
+    rows_of = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[rows_of], np.arange(len(customers) + 1))
     found: list[Any] = []
     for _ in range(n_resamples):
-        drawn = random.integers(0, rows, rows)
-        found.append(measure(*(column[drawn] for column in columns)))
+        drawn = random.integers(0, len(customers), len(customers))
+        lengths = starts[drawn + 1] - starts[drawn]
+        first = np.repeat(starts[drawn] - np.cumsum(lengths) + lengths, lengths)
+        rows = rows_of[first + np.arange(lengths.sum())]
+        found.append(measure(*(column[rows] for column in columns)))
     return np.asarray(found, dtype="float64")

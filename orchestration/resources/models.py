@@ -272,6 +272,7 @@ class Models:
     def register_value(self, result: ValueResult, tags: Mapping[str, str]) -> ModelRef:
         """Log and register the model of purchases and value, with all that was measured of it."""
         from ml import plots, registry
+        from ml.model_card import value_card
 
         document = {
             "as_of": result.as_of.isoformat(),
@@ -310,6 +311,7 @@ class Models:
             for window, table in result.deciles.items()
         }
         registry.log_pictures(ref, pictures)
+        registry.keep_card(ref, value_card(result, ref.name, ref.version, ref.sha256))
         return ref
 
     def link(self, ref: ModelRef, url: str) -> str:

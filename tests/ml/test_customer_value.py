@@ -20,7 +20,7 @@ from ml.customer_value import (
 )
 from ml.features import FeatureError
 from ml.registry import TRUSTED_TYPES
-from ml.value_metrics import coverage
+from ml.value_metrics import is_covered
 from ml.value_training import train_value
 
 EXPECTED = [
@@ -64,6 +64,9 @@ def test_longer_windows_hold_more_and_intervals_have_an_order(served: pd.DataFra
         for short, long in ((30, 90), (90, 365)):
             shorter, longer = (buyers[f"expected_{stem}_{days}d"] for days in (short, long))
             assert (shorter <= longer + 1e-9).all()
+            for end in ("low", "high"):
+                shorter, longer = (buyers[f"{stem}_{end}_{days}d"] for days in (short, long))
+                assert (shorter <= longer + 1e-9).all()
         for days in VALUE_WINDOWS:
             assert (buyers[f"{stem}_low_{days}d"] <= buyers[f"{stem}_high_{days}d"]).all()
     for days in PURCHASE_WINDOWS:
@@ -135,9 +138,22 @@ def test_bands_cover_what_comes_later() -> None:
     bands = fit_bands(came[:4000], expected[:4000])
     low, high = bands.apply(expected[4000:])
     y, open_ = came[4000:], high > 0
-    assert coverage(y[open_], low[open_], high[open_]) == pytest.approx(0.8, abs=0.03)
+    assert is_covered(y[open_], low[open_], high[open_]).mean() == pytest.approx(0.8, abs=0.03)
     assert (low > 0).any()  # customers who surely buy have a lower end
     assert ((low == 0) & (high > 0)).any()
+
+
+def test_heavy_examples_widen_a_band() -> None:
+    """Nine of ten days were calm: what happened on the tenth shows where it counts as much."""
+    came = np.r_[np.linspace(0.9, 1.1, 900), np.linspace(0.0, 5.0, 100)]
+    alike = fit_bands(came, np.ones(1000), n_bands=1)
+    heavy = fit_bands(came, np.ones(1000), np.r_[np.ones(900), np.full(100, 9.0)], n_bands=1)
+    one = np.ones(1)
+    assert alike.apply(one)[1] < 1.1
+    assert heavy.apply(one)[1] == pytest.approx(4.0, abs=0.1)  # 80 % of the tenth day
+    # the k-th smallest of n covers a new one with probability k / (n + 1)
+    assert fit_bands(np.arange(1.0, 10.0), np.ones(9)).apply(one) == (1.0, 9.0)
+    assert fit_bands(np.arange(1.0, 100.0), np.ones(99)).apply(one) == (10.0, 90.0)
 
 
 def test_where_most_bring_nothing_the_interval_is_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,9 +11,9 @@ from sklearn.metrics import mean_tweedie_deviance
 
 from ml.value_metrics import (
     aggregate_bias,
-    coverage,
     deciles,
     deviances,
+    is_covered,
     normalised_gini,
     resampled,
 )
@@ -63,7 +64,8 @@ def test_gini_does_not_depend_on_the_order_of_rows(rows, random) -> None:  # typ
 
 def test_coverage_holds_the_ends() -> None:
     y = np.array([0.0, 1.0, 2.0, 3.0])
-    assert coverage(y, np.zeros(4), np.array([0.0, 1.0, 1.0, 1.0])) == 0.5
+    inside = is_covered(y, np.zeros(4), np.array([0.0, 1.0, 1.0, 1.0]))
+    assert inside.tolist() == [True, True, False, False]
 
 
 def test_deciles_hold_everybody_once() -> None:
@@ -77,7 +79,11 @@ def test_deciles_hold_everybody_once() -> None:
 
 def test_resamples_scatter_about_the_estimate() -> None:
     y = np.random.default_rng(2).gamma(1, 1, 500)
-    draws = resampled(aggregate_bias, (y, np.ones(500)), 200, 3)
+    keys = pd.Series([f"{i:03}" for i in range(500)])
+    draws = resampled(aggregate_bias, (y, np.ones(500)), keys, 200, 3)
     assert draws.mean() == pytest.approx(aggregate_bias(y, np.ones(500)), abs=0.02)
     assert 0.02 < draws.std() < 0.08
-    assert np.array_equal(draws, resampled(aggregate_bias, (y, np.ones(500)), 200, 3))
+    assert np.array_equal(draws, resampled(aggregate_bias, (y, np.ones(500)), keys, 200, 3))
+    # the same customers on four days are no four times as many
+    four = resampled(aggregate_bias, (np.tile(y, 4), np.ones(2000)), pd.concat([keys] * 4), 200, 3)
+    assert four == pytest.approx(draws)

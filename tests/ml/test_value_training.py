@@ -21,10 +21,13 @@ from ml.value_training import (
     ValueResult,
     _decide,
     _Found,
+    bands_for,
     choose_days,
-    coverage_over_time,
+    coverages,
     days_needed,
+    held_out,
     outcomes,
+    season_weights,
     train_value,
 )
 
@@ -95,7 +98,8 @@ def test_the_comparison_is_measured_out_of_time(result: ValueResult) -> None:
     for window in (30, 90, 365):
         assert result.metrics[f"value_{window}d_gini_{result.recipe}"] > 0.4
         assert abs(result.metrics[f"value_{window}d_bias_{result.recipe}"]) < 0.3
-    assert 0.7 < result.metrics["value_30d_revenue_coverage_attainable"] < 0.9
+    for measure in ("orders", "revenue"):
+        assert 0.75 < result.metrics[f"value_30d_{measure}_coverage_attainable"] < 0.85
     assert result.intervals["frequency_spend_rank_correlation"].low < 0.1
     assert result.model.tested_windows == (30, 90, 365)
     assert set(result.deciles) == {30, 90, 365}
@@ -186,26 +190,76 @@ def test_a_value_of_noise_is_refused() -> None:
         train_value(noise, LAST, 7, settings=SETTINGS)
 
 
-def test_coverage_is_of_days_that_had_not_been_seen() -> None:
+def _level_of(day: date) -> float:
+    """What comes of an expectation: twice in autumn what comes in spring."""
+    return float(2.0 ** (0.5 + 0.5 * np.sin(2 * np.pi * (day.month - 7) / 12)))
+
+
+def _seasons(days: list[date], customers: int = 1500) -> pd.DataFrame:
     random = np.random.default_rng(3)
+    parts = []
+    for day in days:
+        expected = random.gamma(2, 10, customers)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "snapshot_date": day,
+                    "customer_key": [f"{i:04}" for i in range(customers)],
+                    "value_tier": np.repeat(["low", "middle", "high"], customers // 3),
+                    "revenue_average": expected,
+                    "revenue": expected * _level_of(day) * random.gamma(2, 0.5, customers),
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_intervals_of_another_season_are_too_narrow_and_are_widened() -> None:
+    """Learnt from spring alone they miss autumn; a year and its season put that right."""
+    year = [date(2024, month, 1) for month in range(7, 13)]
+    spring = [date(2025, month, 1) for month in range(1, 7)]
+    day = date(2025, 10, 1)
+    block = _seasons([*year, *spring, day])
+    narrow = held_out(block[block["snapshot_date"] >= spring[0]], "revenue", "average", 90, [day])
+    wide = held_out(block, "revenue", "average", 90, [day])
+    assert narrow["is_covered"].mean() < 0.7
+    assert 0.75 < wide["is_covered"].mean() < 0.85
+    # and in spring, whose level is half of it, they are not as wide
+    ends = [
+        bands_for(block, "revenue", "average", d).apply(np.ones(1))[1] for d in (day, spring[2])
+    ]
+    assert ends[0] > 1.4 * ends[1]
+
+
+def test_a_day_counts_by_its_season_in_any_year() -> None:
+    days = pd.Series([date(2024, 9, 10), date(2023, 9, 10), date(2025, 3, 10), date(2024, 12, 20)])
+    weights = season_weights(days, date(2025, 9, 10))
+    assert weights[:2] == pytest.approx([1.1, 1.1], abs=1e-3)
+    assert weights[2:] == pytest.approx([0.1, 0.1], abs=1e-2)
+
+
+def test_coverage_is_of_days_that_had_not_been_seen() -> None:
     days = [date(2025, 1, 1), date(2025, 2, 1), date(2025, 4, 15)]
-    block = pd.concat(
-        [
-            pd.DataFrame({"snapshot_date": day, "revenue_average": random.gamma(2, 10, 1500)})
-            for day in days
-        ],
-        ignore_index=True,
-    )
+    block = _seasons(days).assign(value_tier="high")
+    random = np.random.default_rng(4)
     block["revenue"] = block["revenue_average"] * random.gamma(2, 0.5, len(block))
-    assert coverage_over_time(block, "revenue", "average", 30)["coverage"] == pytest.approx(
-        0.8, abs=0.03
-    )
+    held = held_out(block, "revenue", "average", 30, days)
+    assert sorted(set(held["snapshot_date"])) == days[1:]  # nothing was known on the first
+    found = coverages(held, 30, "revenue", n_resamples=50, seed=7)
+    assert found["tier"].tolist() == ["all", "high"]
+    whole = found.iloc[0]
+    assert whole["coverage"] == pytest.approx(0.8, abs=0.03)
+    assert whole["coverage_low"] < whole["coverage"] < whole["coverage_high"]
+    assert whole["attainable_share"] == 1
+    assert whole["coverage_attainable"] == whole["coverage"]
     # over 90 days only the last day has one before it whose outcome was known
     doubled = block.assign(revenue=np.where(block["snapshot_date"] == days[2], 1e9, 0.0))
-    assert coverage_over_time(doubled, "revenue", "average", 90)["coverage"] == 0
-    assert (
-        coverage_over_time(block[block["snapshot_date"] == days[0]], "revenue", "average", 30) == {}
-    )
+    held = held_out(doubled, "revenue", "average", 90, days)
+    assert not held["is_covered"].any()
+    none_open = coverages(held, 90, "revenue", n_resamples=50, seed=7).iloc[0]
+    assert none_open["attainable_share"] == 0  # nothing came of the first days: all [0, 0]
+    assert np.isnan(none_open["coverage_attainable"])
+    assert held_out(block, "revenue", "average", 90, days[:1]).empty
 
 
 def test_the_first_model_of_value_serves(result: ValueResult) -> None:

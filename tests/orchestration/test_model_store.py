@@ -87,10 +87,11 @@ def test_a_model_of_value_is_kept_with_what_was_measured(models: Models) -> None
 
     from ml.buy_till_you_die import PurchasePopulation, SpendPopulation
     from ml.customer_value import Bands, CustomerValueModel, Purchases
-    from ml.registry import load_document
+    from ml.model_card import value_card
+    from ml.registry import load_document, read_card
     from ml.validation import Interval
     from ml.value_metrics import deciles
-    from ml.value_training import ValueResult
+    from ml.value_training import COVERAGE_COLUMNS, ValueResult
     from orchestration.resources.models import VALUE_MODEL
 
     assert models.value() is None
@@ -102,6 +103,8 @@ def test_a_model_of_value_is_kept_with_what_was_measured(models: Models) -> None
     )
     bands = {"orders 30": Bands(np.array([1.0]), np.zeros(2), np.full(2, 1.5))}
     money = np.arange(1.0, 41.0)
+    covered = dict.fromkeys(COVERAGE_COLUMNS, 0.8)
+    covered |= {"window_days": 30, "measure": "revenue", "tier": "high", "row_count": 40}
     result = ValueResult(
         as_of=date(2025, 1, 31),
         model=CustomerValueModel(
@@ -116,6 +119,7 @@ def test_a_model_of_value_is_kept_with_what_was_measured(models: Models) -> None
         metrics={"value_30d_gini_average": 0.6},
         intervals={"value_30d_gini": Interval(0.6, 0.5, 0.7)},
         deciles={30: deciles(money, money)},
+        coverages=pd.DataFrame([covered]),
         origins={"value_30d": [date(2024, 12, 31)]},
         data_digest="ab",
     )
@@ -136,6 +140,20 @@ def test_a_model_of_value_is_kept_with_what_was_measured(models: Models) -> None
     assert found[1].bands["orders 30"].high.tolist() == [1.5, 1.5]
     assert pd.isna(found[1].margin_rate)
     assert '"value_30d_gini": [0.6, 0.5, 0.7]' in load_document(ref, "value.json")
+
+    card = read_card(ref)
+    assert f"# customer_value, version {ref.version}: buy_till_you_die" in card
+    assert f"SHA-256 {ref.sha256}" in card
+    assert "| 30 days | revenue | high | 40 | 0.800 [0.800, 0.800] | 80.0% | 0.800 [" in card
+    assert "| value_30d_gini | 0.6000 | 0.5000 to 0.7000 |" in card
+    assert "it is marked as extrapolated" in card
+    of_year = {"value_365d_bias": Interval(0.209, 0.11, 0.3)}
+    tested = value_card(replace(result, intervals=of_year), "customer_value", 2, "ab")
+    assert "it was +21% [+11%, +30%] off in all" in tested
+    untested = value_card(
+        replace(result, coverages=result.coverages[:0]), "customer_value", 2, "ab"
+    )
+    assert "it is not known what they cover" in untested
 
     # one that lost its comparison is kept beside it, and its error is spent
     lost = replace(

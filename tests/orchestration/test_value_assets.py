@@ -89,7 +89,20 @@ def _register(run: Run, last: date) -> str:
     )
     model = CustomerValueModel(purchases, "buy_till_you_die", {}, {}, {}, {}, 0.4, ())
     result = ValueResult(
-        last, model, "buy_till_you_die", {}, last, 3, False, "histories alone", {}, {}, {}, {}, "ab"
+        as_of=last,
+        model=model,
+        recipe="buy_till_you_die",
+        purchase_recipes={},
+        last_matured_date=last,
+        training_row_count=3,
+        is_compared=False,
+        reason="histories alone",
+        metrics={},
+        intervals={},
+        deciles={},
+        coverages=pd.DataFrame(),
+        origins={},
+        data_digest="ab",
     )
     return str(run.platform.models.register_value(result, {}).version)
 

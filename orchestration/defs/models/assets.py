@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from expectations.schema import Table
-    from ml.value_training import ValueResult
 
 # Trained every Monday; two missed Mondays are a fault.
 FRESH_MODEL = dg.FreshnessPolicy.time_window(
@@ -262,6 +261,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
     def customer_value_model(
         context: dg.AssetExecutionContext, platform: Platform, config: TrainingConfig
     ) -> dg.MaterializeResult:
+        from ml.model_card import measure_lines
         from ml.training import TrainingSkipped
         from ml.value_training import ValueSettings, train_value
 
@@ -294,7 +294,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
                 "compared_out_of_time": result.is_compared,
                 "training_rows": result.training_row_count,
                 "model_version": logged.version,
-                "measured": dg.MetadataValue.md(measured(result)),
+                "measured": dg.MetadataValue.md("\n".join(measure_lines(result))),
                 "mlflow": dg.MetadataValue.url(models.link(logged, settings.mlflow_url)),
             }
         )
@@ -312,14 +312,3 @@ def value_frame(platform: Platform, as_of: date) -> "pd.DataFrame":
     for day in days:
         lake.require(table, day)
     return lake.read_frame(table, days, list(STATUS_COLUMNS), money_as_float=True)
-
-
-def measured(result: "ValueResult") -> str:
-    """Return what a training of value measured as a Markdown table, intervals where there are."""
-    lines = ["| measure | value | 95 % interval |", "| --- | --- | --- |"]
-    for name in sorted({*result.metrics, *result.intervals}):
-        found = result.intervals.get(name)
-        value = found.estimate if found else result.metrics[name]
-        between = f"{found.low:.4f} to {found.high:.4f}" if found else ""
-        lines.append(f"| {name} | {value:.4f} | {between} |")
-    return "\n".join(lines)
