@@ -54,7 +54,7 @@ def main(customers: int = 10_000) -> None:
     from ml.ablation import ablated, by_copies
     from ml.boosting import BoostingClassifier
     from ml.features import INPUTS
-    from ml.reasons import COLUMNS
+    from ml.reasons import columns_of
     from ml.survival import TARGET, DiscreteTimeSurvival
 
     rng = np.random.default_rng(7)
@@ -72,6 +72,7 @@ def main(customers: int = 10_000) -> None:
             DiscreteTimeSurvival(kind(**settings), PERIODS, X.shape[1] - 1).fit(X, told)
             for kind in (HistGradientBoostingClassifier, BoostingClassifier)
         )
+        groups = columns_of(INPUTS)
         X = hazard_data(rng, customers, len(INPUTS))
         typical = np.nanmedian(X, axis=0)
         print(f"{'':34} {'walked':>10}  {'looked up':>10}")
@@ -90,9 +91,9 @@ def main(customers: int = 10_000) -> None:
         in_turns(
             f"reasons of {len(few):,} customers",
             lambda: np.hstack(
-                [by_copies(walking.predict_proba, part, COLUMNS, typical) for part in parts]
+                [by_copies(walking.predict_proba, part, groups, typical) for part in parts]
             ),
-            lambda: np.hstack([ablated(looking, part, COLUMNS, typical) for part in parts]),
+            lambda: np.hstack([ablated(looking, part, groups, typical) for part in parts]),
             tolerance=1e-12,
         )
 

@@ -4,8 +4,9 @@ Belongs here: which columns of `customer_features` a model may see, and the one 
 a published frame into a float matrix. Does not belong here: how a feature is computed (dbt_project)
 or how a model prepares it (ml.candidates: imputation and scaling live inside each pipeline).
 
-The context columns (`CONTEXT`) are never features. Among them are the protected attributes (gender,
-birth year, country), by which scores are compared (ml.slices).
+The context columns (`CONTEXT`) are no features. Among them are the protected attributes (gender,
+birth year, country), by which scores are compared (ml.slices); a shop that has asked its lawyers
+may switch them on (`protected_features`).
 """
 
 from __future__ import annotations
@@ -131,6 +132,14 @@ CALENDAR: tuple[str, ...] = ("day_of_year",)
 # What a model is given. Of these it takes what its recipe names.
 INPUTS: tuple[str, ...] = (*FEATURES, *CALENDAR)
 
+# Attributes of a person that are no inputs unless a shop switches them on, and the context column
+# that each is made of. A protected feature is named after its attribute: age_years, gender_female,
+# country_DE.
+PROTECTED: dict[str, str] = {"gender": "gender", "age": "birth_year", "country": "country"}
+AGE = "age_years"
+#: Values of fewer customers get no feature: it would be nearly a list of their names.
+SMALLEST_GROUP = 300
+
 # Missing means "never happened" or "cannot be known yet": no gap with one order, no cost delivered,
 # no e-mail received. Everything else is a count, an amount or a flag, and always has a value.
 NULLABLE: frozenset[str] = frozenset(
@@ -172,6 +181,7 @@ NULLABLE: frozenset[str] = frozenset(
         "days_since_last_email_open",
         "contact_response_rate_365d",
         "days_since_last_contact",
+        AGE,
     }
 )
 
@@ -189,19 +199,70 @@ class FeatureError(ValueError):
     """The frame breaks the feature contract; the message names each column and what is wrong."""
 
 
+def protected_features(frame: pd.DataFrame, attributes: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the features that the attributes switched on make of the customers.
+
+    frame: customer_key and the context columns. attributes: of `PROTECTED`. Age is one number,
+    gender and country a flag for every value that at least `SMALLEST_GROUP` customers have; none
+    where they all have the same, or nobody delivers it.
+
+    Raises:
+        ValueError: an attribute is none of `PROTECTED`.
+    """
+    unknown = sorted(set(attributes) - set(PROTECTED))
+    if unknown:
+        raise ValueError(
+            f"{', '.join(unknown)}: no protected attribute; there are {', '.join(PROTECTED)}"
+        )
+    found: list[str] = []
+    for attribute, column in PROTECTED.items():
+        if attribute not in attributes or column not in frame or frame[column].isna().all():
+            continue
+        if attribute == "age":
+            found.append(AGE)
+            continue
+        customers = frame.groupby(column)["customer_key"].nunique()
+        large = customers.index[customers >= SMALLEST_GROUP]
+        if len(customers) > 1:
+            found += sorted(f"{attribute}_{value}" for value in large)
+    return tuple(found)
+
+
+def protected_in(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the protected attributes that features of these names tell of."""
+    return tuple(a for a in PROTECTED if any(n.startswith(f"{a}_") for n in names))
+
+
+def _with_derived(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return the frame with the features among `names` that are made of its context columns."""
+    made: dict[str, pd.Series] = {}
+    for name in names:
+        if name in frame:
+            continue
+        attribute, _, value = name.partition("_")
+        if name == "day_of_year" and "snapshot_date" in frame:
+            made[name] = pd.to_datetime(frame["snapshot_date"]).dt.dayofyear
+        elif name == AGE and {"birth_year", "snapshot_date"} <= set(frame.columns):
+            year = pd.to_datetime(frame["snapshot_date"]).dt.year
+            made[name] = year - pd.to_numeric(frame["birth_year"], errors="coerce")
+        elif attribute in PROTECTED and PROTECTED[attribute] in frame:
+            made[name] = frame[PROTECTED[attribute]].eq(value).fillna(False).astype("float64")
+    return frame.assign(**made) if made else frame
+
+
 def feature_matrix(frame: pd.DataFrame, names: Sequence[str] = FEATURES) -> pd.DataFrame:
     """Return the columns `names` of `frame`, in that order, as float64.
 
     Booleans become 0/1, Decimals and integers floats; the index is kept; columns beyond `names`
-    are dropped; `CALENDAR` columns are made of snapshot_date where the frame lacks them. NaN
-    (missing) is allowed only in `NULLABLE` columns, infinity nowhere.
+    are dropped; where the frame lacks them, `CALENDAR` columns are made of snapshot_date and
+    protected features of their context columns. NaN (missing) is allowed only in `NULLABLE`
+    columns, infinity nowhere.
 
     Raises:
         FeatureError: a column is missing, appears twice, is not numeric, holds a missing value it
             may not hold, or an infinite one. All offending columns are named, never a value.
     """
-    if "day_of_year" in names and "day_of_year" not in frame and "snapshot_date" in frame:
-        frame = frame.assign(day_of_year=pd.to_datetime(frame["snapshot_date"]).dt.dayofyear)
+    frame = _with_derived(frame, names)
     if (clean := _clean(frame, names)) is not None:
         return clean
     problems: list[str] = []

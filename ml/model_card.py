@@ -245,16 +245,18 @@ def fairness_lines(result: TrainingResult) -> list[str]:
     lines = [
         f"{result.fairness_note} Test snapshots together, each person as known on its day. Groups "
         f'of fewer than {SMALLEST_SHOWN} customers are one, "other"; those of fewer than '
-        f"{SMALLEST_SLICE} are marked. Nothing here decides a promotion; country does as a slice.",
+        f"{SMALLEST_SLICE} are marked. May be contacted: consents to any channel on the day of the "
+        "training; eligible: of no default rule of campaigns either (complaint, recent order, "
+        "contact cap, ...). Nothing here decides a promotion; country does as a slice.",
     ]
     if result.fairness.empty:
         return lines
     names = "attribute | value | customers | churn rate | mean probability | bias | p >= 2/3"
-    lines += ["", f"| {names} | ROC AUC | may be contacted |"]
-    lines.append("| --- | --- |" + " ---: |" * 7)
+    lines += ["", f"| {names} | ROC AUC | may be contacted | eligible |"]
+    lines.append("| --- | --- |" + " ---: |" * 8)
     for row in result.fairness.to_dict("records"):
         marked = row["value"] if row["is_gated"] else f"{row['value']} (few)"
-        reachable = row["reachable_share"]
+        shares = (row["reachable_share"], row["eligible_share"])
         cells = [
             row["slice"],
             marked,
@@ -264,7 +266,7 @@ def fairness_lines(result: TrainingResult) -> list[str]:
             f"{row['calibration_bias']:+.3f}",
             f"{row['high_risk_share']:.1%}",
             f"{row['roc_auc']:.3f}",
-            "unknown" if np.isnan(reachable) else f"{reachable:.1%}",
+            *("unknown" if np.isnan(share) else f"{share:.1%}" for share in shares),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

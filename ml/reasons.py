@@ -7,13 +7,13 @@ A group's contribution is how much the log-odds of churning fall when its featur
 the reference customer's (the medians of the reference frame): ablation by group, the one-step form
 of the occlusion of Zeiler & Fergus (2014). Groups rather than features, because correlated features
 share their effect and no shop owner asks about a standard deviation. What it costs depends on the
-model (ml.ablation). Phrases state the customer's own values and no cause; no protected attribute
-can show, since none is a feature.
+model (ml.ablation). Phrases state the customer's own values and no cause. A protected attribute
+shows only where the shop has made it a feature.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Any
@@ -23,7 +23,7 @@ import pandas as pd
 
 from ml.ablation import ablated
 from ml.estimators import logit
-from ml.features import INPUTS, feature_matrix
+from ml.features import AGE, INPUTS, PROTECTED, feature_matrix
 from ml.scoring import MEDIUM_RISK, one_thread
 
 REASON_COUNT = 3
@@ -72,6 +72,7 @@ def reasons(
     reference: pd.DataFrame,
     passed_over: pd.Series | None = None,
     probability: pd.Series | None = None,
+    inputs: Sequence[str] = INPUTS,
 ) -> pd.DataFrame:
     """Return customer_key, reason_1, reason_2, reason_3, sorted by customer_key; never null.
 
@@ -80,11 +81,12 @@ def reasons(
     customer's risk most, strongest first; where fewer than three do, the rest reads
     `NO_FURTHER_REASON`. Customers at low risk (ml.scoring) have `NO_REASON`, and who is passed over
     (customer_key -> bool, default: nobody) has `PASSED_OVER`. probability: customer_key -> P(churn)
-    by this estimator, where it is known; else it is predicted.
+    by this estimator, where it is known; else it is predicted. inputs: what the model was given.
     """
     rows = features.sort_values("customer_key", kind="stable").reset_index(drop=True)
-    matrix = feature_matrix(rows, INPUTS)
-    medians = _medians(matrix if reference is features else reference)
+    matrix = feature_matrix(rows, inputs)
+    medians = _medians(matrix if reference is features else reference, inputs)
+    groups = groups_of(inputs)
     keys = rows["customer_key"]
     if passed_over is None:
         is_passed_over = np.zeros(len(rows), dtype=bool)
@@ -96,20 +98,20 @@ def reasons(
         p = keys.map(probability).to_numpy(dtype="float64")
     asked = np.flatnonzero((p >= MEDIUM_RISK) & ~is_passed_over)
     records = matrix.to_numpy()[asked]
-    values = _contributions(estimator, records, medians)
+    values = _contributions(estimator, records, medians, inputs)
     order = np.argsort(-values, axis=1, kind="stable")[:, :REASON_COUNT]
-    typical = dict(zip(INPUTS, medians, strict=True))
+    typical = dict(zip(inputs, medians, strict=True))
     words = []
     for k in range(REASON_COUNT):
         column = np.full(len(rows), NO_FURTHER_REASON if k else NO_REASON, dtype=object)
         column[is_passed_over] = PASSED_OVER
         words.append(column)
     for i in np.flatnonzero((values >= _SMALLEST).any(axis=1)):
-        customer = dict(zip(INPUTS, records[i].tolist(), strict=True))
+        customer = dict(zip(inputs, records[i].tolist(), strict=True))
         for k in range(REASON_COUNT):
             group = order[i, k]
             if values[i, group] >= _SMALLEST:
-                words[k][asked[i]] = GROUPS[group].phrase(customer, typical)
+                words[k][asked[i]] = groups[group].phrase(customer, typical)
     return pd.DataFrame(
         {
             "customer_key": keys,
@@ -127,18 +129,35 @@ def contributions(estimator: Any, features: pd.DataFrame, reference: pd.DataFram
     matrix = feature_matrix(rows, INPUTS)
     asked = _predict(estimator, matrix) >= MEDIUM_RISK
     effects = np.zeros((len(rows), len(GROUPS)))
-    effects[asked] = _contributions(estimator, matrix.to_numpy()[asked], _medians(reference))
+    medians = _medians(reference, INPUTS)
+    effects[asked] = _contributions(estimator, matrix.to_numpy()[asked], medians, INPUTS)
     columns = {group.name: effects[:, i] for i, group in enumerate(GROUPS)}
     return pd.DataFrame({"customer_key": rows["customer_key"], **columns})
 
 
-def _contributions(estimator: Any, records: np.ndarray, medians: np.ndarray) -> np.ndarray:
+def groups_of(inputs: Sequence[str]) -> tuple[Group, ...]:
+    """Return the groups that together hold every input once."""
+    person = tuple(name for name in inputs if name not in INPUTS)
+    return (*GROUPS, Group("person", person, _person)) if person else GROUPS
+
+
+def columns_of(inputs: Sequence[str]) -> list[list[int]]:
+    """Return the places of each group's features among the inputs."""
+    place = {name: i for i, name in enumerate(inputs)}
+    return [[place[name] for name in group.features] for group in groups_of(inputs)]
+
+
+def _contributions(
+    estimator: Any, records: np.ndarray, medians: np.ndarray, inputs: Sequence[str]
+) -> np.ndarray:
     """Return an array of shape (rows, groups), rounded to 6 digits."""
-    effects = np.zeros((len(records), len(GROUPS)))
+    columns = columns_of(inputs)
+    effects = np.zeros((len(records), len(columns)))
     with one_thread():
         for start in range(0, len(records), _CUSTOMERS_AT_ONCE):
             part = slice(start, start + _CUSTOMERS_AT_ONCE)
-            odds = logit(ablated(estimator, _frame(records[part]), COLUMNS, medians))
+            told = pd.DataFrame(records[part], columns=list(inputs))
+            odds = logit(ablated(estimator, told, columns, medians))
             effects[part] = (odds[-1] - odds[:-1]).T
     return np.round(effects, 6)
 
@@ -148,13 +167,9 @@ def _predict(estimator: Any, matrix: pd.DataFrame) -> np.ndarray:
         return estimator.predict_proba(matrix)[:, 1] if len(matrix) else np.empty(0)
 
 
-def _frame(matrix: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame(matrix, columns=list(INPUTS))
-
-
-def _medians(reference: pd.DataFrame) -> np.ndarray:
+def _medians(reference: pd.DataFrame, inputs: Sequence[str]) -> np.ndarray:
     """Return the median of each feature; NaN where the reference never has a value."""
-    return feature_matrix(reference, INPUTS).median(axis=0, skipna=True).to_numpy()
+    return feature_matrix(reference, inputs).median(axis=0, skipna=True).to_numpy()
 
 
 def _count(n: float, noun: str, plural: str | None = None) -> str:
@@ -286,6 +301,15 @@ def _contact(c: Row, typical: Row) -> str:
     if c["contact_count_90d"] < 1:
         return "was not contacted in the last 90 days"
     return f"was contacted {_times(c['contact_count_90d'])} in the last 90 days"
+
+
+def _person(c: Row, typical: Row) -> str:
+    told = [] if isnan(c.get(AGE, float("nan"))) else [f"{_count(c[AGE], 'year')} old"]
+    for name, is_so in c.items():
+        attribute, _, value = name.partition("_")
+        if attribute in PROTECTED and name != AGE and is_so:
+            told.append(f"{attribute} {value}")
+    return ", ".join(told) or "is of none of the groups that the model knows"
 
 
 # The order breaks ties. Together the groups hold every feature exactly once (tested).
@@ -445,5 +469,3 @@ GROUPS: tuple[Group, ...] = (
         _contact,
     ),
 )
-
-COLUMNS = [[INPUTS.index(name) for name in group.features] for group in GROUPS]

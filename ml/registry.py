@@ -28,6 +28,7 @@ from urllib.parse import unquote, urlparse
 
 import numpy as np
 
+from ml.features import INPUTS
 from ml.model_card import model_card, run_note
 from ml.promotion import quarter_of
 
@@ -49,6 +50,7 @@ _MOVE = "champion_move_"
 _SPENT = "challenger_"
 _REVIEW, _SIGNED = "leak_review", "leak_review_signed"
 _CARD = "model_card.md"
+_PROTECTED = "protected_features"  # of a version: those it was given beside `INPUTS`
 TRAINING = "training"  # who approves what the rules decide
 
 # Reviewed one by one. Our own estimators hold numbers, tuples and scikit-learn objects. Of the
@@ -103,6 +105,11 @@ class ModelRef:
     last_matured_date: date
     horizon_days: int
     tags: Mapping[str, str]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The features that a churn model was given."""
+        return (*INPUTS, *json.loads(self.tags.get(_PROTECTED, "[]")))
 
 
 @dataclass(frozen=True)
@@ -257,6 +264,7 @@ def register(
             "last_matured_date": result.last_matured_date.isoformat(),
             "horizon_days": str(result.horizon_days),
             "data_digest": result.data_digest,
+            _PROTECTED: json.dumps([f for f in result.features if f not in INPUTS]),
             **{f"threshold_{k}": f"{v:.6f}" for k, v in result.thresholds.as_dict().items()},
             **({_REVIEW: result.decision.held} if result.decision.held else {}),
         },

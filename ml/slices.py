@@ -3,8 +3,9 @@
 Belongs here: naming the slices of customers, and measuring scores within each. Does not belong
 here: what follows from it for a promotion (ml.promotion).
 
-Protected attributes (gender, age, country) are no features (ml.features). That does not make scores
-equal between groups, so it is measured, wherever a shop knows them.
+Protected attributes (gender, age, country) are no features unless a shop switches them on
+(ml.features). That does not make scores equal between groups, so it is measured, wherever a shop
+knows them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from ml.features import protected_in
 from ml.metrics import evaluate
 from ml.scoring import HIGH_RISK
 
@@ -26,8 +28,9 @@ NEW_DAYS = 180
 #: Columns of the frame that are slices as they stand, where they are there.
 OPTIONAL = ("account_type", "country", "acquisition_channel")
 #: What is known of a person by which scores are compared, and whether a campaign may reach them.
-PERSON = ("gender", "birth_year", "is_reachable")
-PROTECTED = ("gender", "age_band", "country")
+PERSON = ("gender", "birth_year", "is_reachable", "is_eligible")
+#: The protected attributes of ml.features, as they are told of: age in bands.
+ATTRIBUTES = ("gender", "age_band", "country")
 _AGE_EDGES = (0, 18, 25, 35, 45, 55, 65, 200)
 TIERS = ("low", "middle", "high")
 UNKNOWN, OTHER = "unknown", "other"
@@ -48,6 +51,7 @@ SLICE_COLUMNS = (
     *_MEASURES,
     "high_risk_share",
     "reachable_share",
+    "eligible_share",
 )
 
 
@@ -87,9 +91,10 @@ def slice_table(
 ) -> pd.DataFrame:
     """Return one row per slice and value with the metrics of one column of predictions.
 
-    predictions: customer_key, is_churned and `column`, the index of `by`; is_reachable where it is
-    known. Columns: `SLICE_COLUMNS`; high_risk_share is that of p >= 2/3, reachable_share is missing
-    where it cannot be known. Sorted, largest first within a slice. Values of fewer than
+    predictions: customer_key, is_churned and `column`, the index of `by`; is_reachable (consents to
+    any channel) and is_eligible (no rule of campaigns excludes) where they are known. Columns:
+    `SLICE_COLUMNS`; high_risk_share is that of p >= 2/3, reachable_share and eligible_share are
+    missing where they cannot be known. Sorted, largest first within a slice. Values of fewer than
     `SMALLEST_SHOWN` customers are one row, "other", and none where that has as few.
     """
     rows = []
@@ -102,7 +107,10 @@ def slice_table(
             if count < SMALLEST_SHOWN:
                 continue
             found = evaluate(own["is_churned"].to_numpy(), own[column].to_numpy())
-            reachable = own.get("is_reachable", pd.Series(np.nan, own.index)).astype("float64")
+            missing = pd.Series(np.nan, own.index)
+            reachable, eligible = (
+                own.get(name, missing).astype("float64") for name in ("is_reachable", "is_eligible")
+            )
             rows.append(
                 {
                     "slice": slice_name,
@@ -112,6 +120,7 @@ def slice_table(
                     **{name: found[name] for name in _MEASURES},
                     "high_risk_share": float((own[column] >= HIGH_RISK).mean()),
                     "reachable_share": float(reachable.mean()),
+                    "eligible_share": float(eligible.mean()),
                 }
             )
     return pd.DataFrame(rows, columns=list(SLICE_COLUMNS)).sort_values(
@@ -148,17 +157,17 @@ def fairness(
         known["age_band"] = age_band(predictions["birth_year"], years)
     by = {
         name: known[name].astype(object).where(known[name].notna(), UNKNOWN)
-        for name in PROTECTED
+        for name in ATTRIBUTES
         if name in known
     }
     by = {name: values for name, values in by.items() if (values != UNKNOWN).any()}
-    used = [name for name in (*PROTECTED, "birth_year") if name in features]
+    used = protected_in(features)
     told = [
-        f"The model uses {', '.join(used)} as features."
+        f"The model uses {', '.join(used)} as features, switched on by the shop."
         if used
         else "Gender, age and country are no features of the model."
     ]
-    absent = [name for name in PROTECTED if name not in by]
+    absent = [name for name in ATTRIBUTES if name not in by]
     if absent:
         told.append(f"Not known here, so not compared: {', '.join(absent)}.")
     return slice_table(predictions, by, column), " ".join(told)

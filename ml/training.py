@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 
 from ml.candidates import AVERAGES, FALLBACK, SETTINGS, candidates, fallback_prior
 from ml.estimators import CalibratedOnLaterSnapshots
-from ml.features import INPUTS, feature_matrix
+from ml.features import INPUTS, feature_matrix, protected_in
 from ml.fitting import fit_candidates
 from ml.metrics import (
     PRIMARY_METRIC,
@@ -122,6 +122,7 @@ class Champion:
     recipe: str
     last_matured_date: date
     model: Classifier
+    protected: tuple[str, ...] = ()  # attributes that it was given (ml.features)
 
 
 @dataclass(frozen=True)
@@ -237,6 +238,9 @@ def train(
     they are out of time, on the same rows as the challenger's. So a young champion is challenged
     by other recipes, and one that is older than the horizon also by its own recipe on new labels.
 
+    A champion that was given a protected attribute which `features` no longer holds is replaced as
+    if it were not there: it must not serve on, however good it is.
+
     Where nothing can be compared (too little history, too few rows, one class only) and there is no
     champion, the recency rule is returned instead, so that a new shop has scores.
 
@@ -257,6 +261,10 @@ def train(
     )
     if FALLBACK not in recipes:
         raise ValueError(f"the recipes must include the baseline and fallback {FALLBACK!r}")
+    off = sorted(set(champion.protected) - set(protected_in(features))) if champion else []
+    if off and champion is not None:
+        on_progress(f"champion version {champion.version} uses {', '.join(off)}, now switched off")
+        champion = None
     everything = known_by(training, as_of, horizon_days, features)
     days, panel = on_grid(everything, settings.snapshot_spacing_days)
     data = panel[panel["is_churned"].notna()].astype({"is_churned": "int64"})
@@ -306,7 +314,8 @@ def train(
             latest_models[name] = fitted.model
         if champion is not None:
             if champion.last_matured_date <= split.test:
-                block[CHAMPION] = _predict(champion.model, test, features)
+                # it may be made of other columns of the frame
+                block[CHAMPION] = _predict(champion.model, test, tuple(test.columns))
             elif champion.recipe in names:
                 block[CHAMPION] = block[champion.recipe]
             else:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 # Measured per library (docs/decisions/0009-telemetry-off.md): MLflow heeds only the word "true",
 # and contacts its server at import; Dagster reads dagster.yaml; dbt reads its flag as well.
@@ -35,6 +35,9 @@ QUIET = {
     "GIT_PYTHON_REFRESH": "quiet",
     "TQDM_DISABLE": "1",
 }
+
+
+Protected = Literal["gender", "age", "country"]  # ml.features.PROTECTED
 
 
 class Settings(BaseSettings):
@@ -59,10 +62,22 @@ class Settings(BaseSettings):
     training_step_days: int = Field(14, gt=0, description="days between training snapshots")
     training_max_rows: int = Field(60_000, gt=0, description="rows used for training at most")
     training_origins: int = Field(3, gt=0, description="out-of-time test snapshots")
+    protected_features: Annotated[tuple[Literal["gender", "age", "country"], ...], NoDecode] = (
+        Field(
+            (), description="of gender, age, country, by commas: those a churn model may be given"
+        )
+    )
     dbt_threads: int = Field(2, gt=0, description="threads of dbt and DuckDB")
     mlflow_url: str = Field("http://127.0.0.1:5000", description="where links to MLflow lead")
     seed: int = Field(7, description="seed of every random choice in training")
     today: date | None = Field(None, description="the last partition of an open home, for tests")
+
+    @field_validator("protected_features", mode="before")
+    @classmethod
+    def _by_commas(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
 
     @property
     def has_schedules(self) -> bool:

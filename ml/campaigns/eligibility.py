@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ml.campaigns.assignment import in_global_holdout
-from ml.campaigns.definition import MARKETING, Campaign, Rule
+from ml.campaigns.definition import MARKETING, Campaign, Eligibility, Rule
 from ml.frames import is_among
 
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -44,17 +44,10 @@ def first_exclusion(
     rules = campaign.eligibility
     keys = status["customer_key"]
     held, washing = in_layer(campaign, day, ledger)
-    fired: dict[Rule, pd.Series | npt.NDArray[np.bool_]] = {
-        "no_consent": reachable_by(campaign.channels, status, campaign.purpose).isna(),
+    planned = [planned_contacts(campaign, status, day, ledger, days) for days in (7, 30)]
+    fired = {
+        **_by_status(rules, campaign.channels, campaign.purpose, status, planned),
         "suppressed": is_among(keys, suppressed),
-        "business_account": status["account_type"].eq("business"),
-        "complaint": _count(status, "open_ticket_count") + _count(status, "ticket_count_30d") > 0,
-        "low_rating": _count(status, "low_rating_count_90d") > 0,
-        "undelivered_order": _count(status, "undelivered_order_count") > 0,
-        "open_return": _count(status, "return_count_30d") > 0,
-        "recent_order": status["days_since_last_order"].astype("float64") < rules.recent_order_days,
-        "contact_cap": (_contacts(campaign, status, day, ledger, 7) >= rules.max_contacts_7d)
-        | (_contacts(campaign, status, day, ledger, 30) >= rules.max_contacts_30d),
         "in_other_campaign": is_among(keys, held),
         "wash_out": is_among(keys, washing),
     }
@@ -77,6 +70,51 @@ def may_be_contacted(
     keys = reason.index[reason.isna()]
     held_out = in_global_holdout(keys, day, campaign.global_holdout)
     return frozenset(keys[~held_out])
+
+
+def is_eligible(
+    channels: Sequence[str], status: pd.DataFrame, rules: Eligibility | None = None
+) -> pd.Series:
+    """Return whom no rule excludes that looks at `customer_status` alone; the index of `status`.
+
+    rules: default those that a campaign has unless its file says otherwise. Suppressions, and what
+    other campaigns hold, are not looked at: this is for telling whom campaigns can reach at all.
+    """
+    rules = rules or Eligibility()
+    fired = _by_status(rules, channels, MARKETING, status, [np.zeros(len(status))] * 2)
+    excluded = np.zeros(len(status), dtype=bool)
+    for rule, mask in fired.items():
+        if rules.applies(rule):
+            excluded |= pd.Series(mask).fillna(False).to_numpy(dtype=bool)
+    return pd.Series(~excluded, status.index)
+
+
+def _by_status(
+    rules: Eligibility,
+    channels: Sequence[str],
+    purpose: str,
+    status: pd.DataFrame,
+    planned: Sequence[npt.NDArray[np.float64]],
+) -> dict[Rule, pd.Series | npt.NDArray[np.bool_]]:
+    """Return whom each rule excludes that looks at `customer_status`.
+
+    planned: contacts of 7 and of 30 days that are under way beside those that it knows of.
+    """
+    contacts = [
+        _count(status, f"contact_count_{days}d") + more
+        for days, more in zip((7, 30), planned, strict=True)
+    ]
+    return {
+        "no_consent": reachable_by(channels, status, purpose).isna(),
+        "business_account": status["account_type"].eq("business"),
+        "complaint": _count(status, "open_ticket_count") + _count(status, "ticket_count_30d") > 0,
+        "low_rating": _count(status, "low_rating_count_90d") > 0,
+        "undelivered_order": _count(status, "undelivered_order_count") > 0,
+        "open_return": _count(status, "return_count_30d") > 0,
+        "recent_order": status["days_since_last_order"].astype("float64") < rules.recent_order_days,
+        "contact_cap": (contacts[0] >= rules.max_contacts_7d)
+        | (contacts[1] >= rules.max_contacts_30d),
+    }
 
 
 def has_consent(channel: str, status: pd.DataFrame, purpose: str = MARKETING) -> pd.Series:
@@ -142,13 +180,6 @@ def planned_contacts(
     contacted = pd.to_datetime(status["last_contact_date"]).to_numpy("datetime64[D]")
     is_told = ~np.isnat(contacted) & (contacted.astype(np.int64) > newest)
     return counts + controls + np.where(is_told, 0, pending)
-
-
-def _contacts(
-    campaign: Campaign, status: pd.DataFrame, day: date, ledger: pd.DataFrame, days: int
-) -> pd.Series:
-    known = _count(status, f"contact_count_{days}d")
-    return known + planned_contacts(campaign, status, day, ledger, days)
 
 
 def _before(campaign: Campaign, day: date, ledger: pd.DataFrame) -> pd.DataFrame:

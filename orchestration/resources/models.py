@@ -93,13 +93,20 @@ class Models:
                 new model be promoted without comparison.
         """
         from ml import registry
+        from ml.features import protected_in
         from ml.training import Champion
 
         try:
             ref = registry.resolve(self.uri, name)
         except registry.NoSuchModelError:
             return None
-        return Champion(ref.version, ref.recipe, ref.last_matured_date, registry.load(ref))
+        return Champion(
+            ref.version,
+            ref.recipe,
+            ref.last_matured_date,
+            registry.load(ref),
+            protected_in(ref.inputs),
+        )
 
     def register(
         self, name: str, result: TrainingResult | Fallback, tags: Mapping[str, str]

@@ -14,7 +14,7 @@ from ml.ablation import ablated, by_copies
 from ml.boosting import BoostingClassifier, leaf_sets
 from ml.estimators import CalibratedOnLaterSnapshots, LogOddsAverage
 from ml.features import INPUTS, feature_matrix
-from ml.reasons import COLUMNS
+from ml.reasons import columns_of
 from ml.survival import DiscreteTimeSurvival
 
 RECIPES = ("logistic_all", "logistic_rfm", "hist_gradient_boosting", "buy_till_you_die", "survival")
@@ -44,9 +44,10 @@ def test_as_copies_have_it(recipe: str, parts: dict[str, Any], frame: pd.DataFra
     matrix = feature_matrix(frame, INPUTS)[:400]
     typical = matrix.median().to_numpy(copy=True)
     typical[INPUTS.index("gap_median_days")] = np.nan
-    found = ablated(model, matrix, COLUMNS, typical)
-    expected = by_copies(model.predict_proba, matrix, COLUMNS, typical)
-    assert found.shape == (len(COLUMNS) + 1, 400)
+    groups = columns_of(INPUTS)
+    found = ablated(model, matrix, groups, typical)
+    expected = by_copies(model.predict_proba, matrix, groups, typical)
+    assert found.shape == (len(groups) + 1, 400)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
     assert np.ptp(expected, axis=0).max() > 0.05  # there is something to see
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml.features import FEATURES, NULLABLE, RFM_FEATURES, FeatureError, feature_matrix
+from ml.features import (
+    AGE,
+    FEATURES,
+    INPUTS,
+    NULLABLE,
+    RFM_FEATURES,
+    FeatureError,
+    feature_matrix,
+    protected_features,
+    protected_in,
+)
 
 
 def _frame(n: int = 3) -> pd.DataFrame:
@@ -20,7 +31,7 @@ def _frame(n: int = 3) -> pd.DataFrame:
 
 def test_names_are_unique_and_consistent() -> None:
     assert len(set(FEATURES)) == len(FEATURES) == 84
-    assert set(FEATURES) > NULLABLE
+    assert {*FEATURES, AGE} > NULLABLE
     assert set(RFM_FEATURES) <= set(FEATURES) - NULLABLE
 
 
@@ -35,7 +46,42 @@ def test_no_context_column_or_protected_attribute_is_a_feature() -> None:
         "country",
         "name",
     )
-    assert not [f for f in FEATURES if f.startswith(forbidden)]
+    assert not [f for f in INPUTS if f.startswith(forbidden)]
+    assert protected_in(INPUTS) == ()
+
+
+def _people(n: int = 900) -> pd.DataFrame:
+    """900 customers: a third women, a third men, of a third it is not known; most are German."""
+    return pd.DataFrame(
+        {
+            "customer_key": [f"{i:032x}" for i in range(n)],
+            "snapshot_date": date(2025, 6, 30),
+            "gender": np.resize(np.array(["f", "m", None], dtype=object), n),
+            "birth_year": np.resize(np.array([1990, None], dtype=object), n),
+            "country": np.where(np.arange(n) < 20, "AT", "DE"),
+        }
+    )
+
+
+def test_protected_attributes_become_features_only_where_they_are_switched_on() -> None:
+    people = _people()
+    assert protected_features(people, ()) == ()
+    names = protected_features(people, ("country", "age", "gender"))
+    assert names == ("gender_f", "gender_m", "age_years", "country_DE")  # 20 are too few
+    assert protected_in(names) == ("gender", "age", "country")
+    found = feature_matrix(people, names)
+    assert found.iloc[0].tolist() == [1, 0, 35, 0]
+    assert found.iloc[28].tolist() == [0, 1, 35, 1]
+    assert found.iloc[29].fillna(-1).tolist() == [0, 0, -1, 1]  # not known: of neither, no age
+    with pytest.raises(FeatureError, match="gender_f: is missing"):
+        feature_matrix(people.drop(columns="gender"), names)
+
+
+def test_what_tells_nobody_apart_is_no_feature() -> None:
+    people = _people().assign(gender=None, country="DE")
+    assert protected_features(people, ("gender", "country")) == ()
+    with pytest.raises(ValueError, match="religion: no protected attribute; there are gender"):
+        protected_features(people, ("religion",))
 
 
 def test_casts_booleans_decimals_integers_and_nullable_types() -> None:

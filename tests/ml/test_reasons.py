@@ -11,13 +11,14 @@ import pytest
 from training_world import fitted, training_frame
 
 from ml.estimators import sigmoid
-from ml.features import FEATURES, NULLABLE
+from ml.features import FEATURES, INPUTS, NULLABLE
 from ml.reasons import (
     GROUPS,
     NO_FURTHER_REASON,
     NO_REASON,
     PASSED_OVER,
     contributions,
+    groups_of,
     is_passed_over,
     reasons,
 )
@@ -67,6 +68,22 @@ def test_contributions_of_a_linear_model_are_exact() -> None:
     assert first["spend"] == pytest.approx(0.2)
     assert first.drop(["silence", "service", "spend"]).eq(0).all()
     assert found.iloc[1].eq(0).all()  # the typical customer has no reasons
+
+
+def test_a_protected_attribute_shows_only_where_it_is_an_input() -> None:
+    model = _Linear(open_ticket_count=0.5, age_years=-0.05, country_DE=1.5)
+    people = _customers({"open_ticket_count": 3.0}, {}).assign(birth_year=2000, country="DE")
+    reference = _customers({}).assign(birth_year=1975, country="AT")
+    inputs = (*INPUTS, "age_years", "country_DE")
+    told = reasons(model, people, reference, inputs=inputs)
+    assert told.iloc[0, 1:3].tolist() == [
+        "25 years old, country DE",
+        "waits for an answer to 3 service tickets",
+    ]
+    unknown = people.assign(birth_year=None, country=None)
+    quiet = reasons(model, unknown, unknown, inputs=inputs)
+    assert not quiet.iloc[:, 1:].stack().str.contains("years|country").any()
+    assert [group.name for group in groups_of(INPUTS)] == [group.name for group in GROUPS]
 
 
 def test_reasons_are_ordered_and_filled_from_the_customers_values() -> None:

@@ -35,6 +35,7 @@ from training_world import (
 from ml import registry
 from ml.candidates import AVERAGES
 from ml.estimators import CalibratedOnLaterSnapshots, LogOddsAverage
+from ml.features import INPUTS
 from ml.registry import ModelError, NoSuchModelError
 from ml.training import Champion, Fallback, TrainingResult, TrainingSkipped, train
 from ml.uplift.training import learners, scaled
@@ -204,6 +205,9 @@ def test_each_version_has_a_card(store: Store) -> None:
         f"{f['mean_probability']:.3f} | {f['calibration_bias']:+.3f} | "
     ) in card
     assert (f["reachable_share"], r["reachable_share"]) == (1, 0)
+    assert np.isnan(f["eligible_share"])  # nobody told
+    assert "| 100.0% | unknown |" in card
+    assert ref.inputs == INPUTS
     assert "Not known here, so not compared: age_band." in card
     assert not set(store.result.predictions["customer_key"]) & set(
         re.findall(r"[0-9a-f]{32}", card)

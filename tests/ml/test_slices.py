@@ -69,8 +69,8 @@ def test_a_group_that_is_scored_unlike_its_outcomes_shows(rows: pd.DataFrame) ->
     assert by["is_gated"].all()
     assert "no features of the model" in told
     assert "Not known here, so not compared: age_band, country." in told
-    _, used = fairness(known, "p", ("gender",))
-    assert "The model uses gender as features." in used
+    _, used = fairness(known, "p", ("gender_f",))
+    assert "The model uses gender as features, switched on by the shop." in used
 
 
 def test_age_is_that_of_the_snapshot(rows: pd.DataFrame) -> None:

@@ -23,6 +23,7 @@ from training_world import (
     training_frame,
 )
 
+from ml.candidates import candidates
 from ml.estimators import SelectFeatures
 from ml.features import INPUTS, FeatureError
 from ml.metrics import log_losses
@@ -229,6 +230,42 @@ def test_a_young_champion_is_judged_by_its_recipe_refitted(frame: pd.DataFrame) 
     result = _train(frame, champion=young)
     assert result.decision.promote
     assert (result.predictions["champion"] == result.predictions["recency_rule"]).all()
+
+
+def test_a_protected_attribute_is_given_to_a_model_only_where_it_is_switched_on(
+    frame: pd.DataFrame,
+) -> None:
+    told = frame["customer_key"] < "8"
+    # women stay more often: a model that may know it will use it
+    random = np.random.default_rng(3)
+    stays = told & (random.random(len(frame)) < 0.6)
+    people = frame.assign(
+        gender=np.where(told, "f", "m"), is_churned=np.where(stays, 0, frame["is_churned"])
+    )
+    off = _train(people)
+    assert off.features == INPUTS
+    assert "are no features of the model" in off.fairness_note
+    inputs = (*INPUTS, "gender_f")
+    every = candidates(1, inputs, horizon_days=HORIZON)
+    knows = {"features": inputs, "recipes": {name: every[name] for name in quick_recipes()}}
+    on = _train(people, **knows)
+    assert on.importances.set_index("feature").loc["gender_f", "low"] > 0
+    assert "The model uses gender as features, switched on by the shop." in on.fairness_note
+    assert on.candidate("logistic_all").metrics["roc_auc"] > (
+        off.candidate("logistic_all").metrics["roc_auc"] + 0.02
+    )
+    # and when it is switched off again, the champion that knows it must go, though it is better
+    champion = Champion(3, "logistic_all", FIRST, on.model, ("gender",))
+    said: list[str] = []
+    after = _train(people, champion=champion, on_progress=said.append)
+    assert after.decision.promote
+    assert after.decision.reason.startswith("first champion")
+    assert "champion version 3 uses gender, now switched off" in said
+    stays_on = _train(people, champion=champion, **knows)
+    assert "champion" in stays_on.predictions
+    old = Champion(2, "logistic_all", FIRST, off.model)
+    known = _train(people, champion=old, **knows)
+    assert known.champion_metrics is not None
 
 
 def test_the_same_recipe_on_the_same_labels_changes_nothing(frame: pd.DataFrame) -> None:

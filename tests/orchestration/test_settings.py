@@ -178,3 +178,18 @@ def test_settings_do_not_change_under_a_run() -> None:
 )
 def test_when_there_are_schedules(given: dict[str, object], expected: bool) -> None:
     assert Settings(**given).has_schedules is expected  # type: ignore[arg-type]
+
+
+def test_protected_attributes_are_no_inputs_unless_a_shop_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ml.features import PROTECTED
+
+    assert Settings().protected_features == ()
+    monkeypatch.setenv("HOLDFAST_PROTECTED_FEATURES", "age, country")
+    assert Settings().protected_features == ("age", "country")
+    monkeypatch.setenv("HOLDFAST_PROTECTED_FEATURES", ",".join(PROTECTED))
+    assert Settings().protected_features == tuple(PROTECTED)
+    monkeypatch.setenv("HOLDFAST_PROTECTED_FEATURES", "religion")
+    with pytest.raises(ValidationError, match="'gender', 'age' or 'country'"):
+        Settings()

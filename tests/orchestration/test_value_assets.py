@@ -10,7 +10,7 @@ import pytest
 
 from orchestration.defs.daily import Made, Run, go_through
 from orchestration.defs.history import HistoryConfig, _wanted
-from orchestration.defs.models.assets import reachable
+from orchestration.defs.models.assets import contactable
 from orchestration.defs.scores.assets import value_of
 from orchestration.resources.platform import Platform
 from orchestration.tables import CUSTOMER_VALUE, mart_tables
@@ -159,8 +159,9 @@ def test_the_history_builds_what_a_training_of_value_reads(home: Home) -> None:
 def test_who_may_be_contacted_is_told_by_the_last_status(run: Run) -> None:
     keys = pd.Series([f"{i:032x}" for i in (2, 1, 0, 9)])  # the last is in no status
     frame = pd.DataFrame({"customer_key": keys})
-    found = reachable(run.platform, DAY + timedelta(days=3), frame)
-    assert found.iloc[:3].tolist() == [True, False, False]
-    assert pd.isna(found.iloc[3])
-    before = reachable(run.platform, DAY - timedelta(days=1), frame)
-    assert before.isna().all()
+    found = contactable(run.platform, DAY + timedelta(days=3), frame)
+    assert found["is_reachable"].iloc[:3].tolist() == [True, False, False]
+    assert pd.isna(found["is_reachable"].iloc[3])
+    assert not found["is_eligible"].iloc[1:3].any()  # without consent nobody is
+    before = contactable(run.platform, DAY - timedelta(days=1), frame)
+    assert all(values.isna().all() for values in before.values())

@@ -122,24 +122,34 @@ def training_frame(platform: Platform, as_of: date) -> "pd.DataFrame":
     labelled = {day - timedelta(days=horizon) for day in matured}
     frame = frame[frame["is_churned"].notna() | ~frame["snapshot_date"].isin(labelled)]
     dates = [day + timedelta(days=horizon) for day in frame["snapshot_date"]]
-    return frame.assign(matured_date=dates, is_reachable=reachable(platform, as_of, frame))
+    return frame.assign(matured_date=dates, **contactable(platform, as_of, frame))
 
 
-def reachable(platform: Platform, as_of: date, frame: "pd.DataFrame") -> "pd.Series":
-    """Return whether each row's customer consents to any channel by `as_of`, the first rule of
-    every campaign; missing where no status is published. No feature: fairness is told by it.
+def contactable(platform: Platform, as_of: date, frame: "pd.DataFrame") -> "dict[str, pd.Series]":
+    """Return is_reachable, whether each row's customer consents to any channel by `as_of`, and
+    is_eligible, whether no other default rule of campaigns excludes them either; missing where no
+    status is published. No features: fairness is told by them.
     """
-    from ml.campaigns.eligibility import reachable_by
+    from ml.campaigns.eligibility import is_eligible, reachable_by
 
     table, lake = mart_tables()["customer_status"], platform.lake
     days = [day for day in lake.days(table) if day <= as_of]
     if not days:
-        return frame["customer_key"].map({})
-    channels = [name for name in table.column_names if name.endswith("_consent")]
-    status = lake.read_frame(table, days[-1:], ["customer_key", *channels])
-    names = [name.removeprefix("has_").removesuffix("_consent") for name in channels]
-    found = reachable_by(names, status).notna()
-    return frame["customer_key"].map(dict(zip(status["customer_key"], found, strict=True)))
+        return dict.fromkeys(("is_reachable", "is_eligible"), frame["customer_key"].map({}))
+    status = lake.read_frame(table, days[-1:])
+    channels = [
+        name.removeprefix("has_").removesuffix("_consent")
+        for name in table.column_names
+        if name.endswith("_consent")
+    ]
+    found = {
+        "is_reachable": reachable_by(channels, status).notna(),
+        "is_eligible": is_eligible(channels, status),
+    }
+    return {
+        name: frame["customer_key"].map(dict(zip(status["customer_key"], values, strict=True)))
+        for name, values in found.items()
+    }
 
 
 def model_assets() -> list[dg.AssetsDefinition]:
@@ -163,6 +173,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
     def churn_model(
         context: dg.AssetExecutionContext, platform: Platform, config: TrainingConfig
     ) -> dg.MaterializeResult:
+        from ml.features import INPUTS, protected_features
         from ml.training import TrainingSettings, TrainingSkipped, train
 
         lake, settings = platform.lake, platform.settings
@@ -176,6 +187,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
                 platform.home.shop.horizon_days,
                 settings.seed,
                 champion=models.champion(CHURN_MODEL),
+                features=(*INPUTS, *protected_features(frame, settings.protected_features)),
                 settings=TrainingSettings(
                     n_origins=config.origins or settings.training_origins,
                     max_rows=settings.training_max_rows,

@@ -35,7 +35,7 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         kinds={"scikitlearn", "deltalake"},
     )
     def churn_scores(run: Run, day: date) -> Made:
-        from ml.features import FEATURES, INPUTS, feature_matrix
+        from ml.features import FEATURES, PROTECTED, feature_matrix, protected_in
         from ml.frames import join_customers
         from ml.reasons import is_passed_over, reasons
         from ml.scoring import score
@@ -52,11 +52,15 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
             f"link {ref.version}",
             lambda: platform.models.link(ref, platform.settings.mlflow_url),
         )
+        switched_on = [PROTECTED[attribute] for attribute in protected_in(ref.inputs)]
         features = platform.lake.read_frame(
-            sources[0], [day], ["customer_key", "snapshot_date", *FEATURES], money_as_float=True
+            sources[0],
+            [day],
+            ["customer_key", "snapshot_date", *FEATURES, *switched_on],
+            money_as_float=True,
         )
         status = platform.lake.read_frame(sources[1], [day], ["customer_key", "is_margin_known"])
-        inputs = features[["customer_key"]].join(feature_matrix(features, INPUTS))
+        inputs = features[["customer_key"]].join(feature_matrix(features, ref.inputs))
         scores = score(model, inputs)
         margin = expected_margin(
             join_customers(features, status),
@@ -79,7 +83,7 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
             passed_over = is_passed_over(scores, 2 * platform.settings.at_risk_capacity)
             passed_over = passed_over.set_axis(scores["customer_key"])
             probability = scores.set_index("customer_key")["churn_probability"]
-            told = reasons(model, inputs, inputs, passed_over, probability)
+            told = reasons(model, inputs, inputs, passed_over, probability, ref.inputs)
             scores = join_customers(scores, told)
         else:
             scores = scores.assign(reason_1=None, reason_2=None, reason_3=None)

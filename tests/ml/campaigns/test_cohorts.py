@@ -14,7 +14,13 @@ from small_shop import DAY, Shop, campaign, conditions, keys, make_shop
 from ml.campaigns.assignment import empty_ledger, randomise
 from ml.campaigns.cohorts import COHORT_COLUMNS, build_cohort, eligible_counts
 from ml.campaigns.definition import ALWAYS_ON, Campaign, CampaignError
-from ml.campaigns.eligibility import RULES, first_exclusion, has_consent, may_be_contacted
+from ml.campaigns.eligibility import (
+    RULES,
+    first_exclusion,
+    has_consent,
+    is_eligible,
+    may_be_contacted,
+)
 from ml.experiments.srm import check_stage
 
 # What makes each rule fire, on a customer whom no rule excludes.
@@ -45,6 +51,14 @@ def test_each_rule_fires_and_can_be_turned_off_with_a_reason(rule: str) -> None:
     if rule not in ALWAYS_ON:
         off = {"turned_off": [{"rule": rule, "reason": "Stated for this test only"}]}
         assert _excluded(FIRES[rule], eligibility=off) is None
+
+
+@pytest.mark.parametrize("rule", FIRES)
+def test_who_is_eligible_by_status_is_whom_no_rule_of_it_excludes(rule: str) -> None:
+    status = make_shop(1).status
+    assert is_eligible(["email"], status).tolist() == [True]
+    changed = status.assign(**FIRES[rule])
+    assert is_eligible(["email"], changed).tolist() == [rule == "suppressed"]  # a list, no status
 
 
 def test_the_first_reason_is_given_in_the_documented_order() -> None:

@@ -65,10 +65,31 @@ def test_the_card_compares_scores_by_who_the_customers_are(enrolled: Enrolled) -
     card = read_card(platform(enrolled.home).models.resolve(CHURN_MODEL))
     assert "Gender, age and country are no features of the model." in card
     rows = [line.split(" | ") for line in card.splitlines() if line.startswith("| ")]
-    told = {row[0].removeprefix("| "): row for row in rows if len(row) == 9}
+    told = {row[0].removeprefix("| "): row for row in rows if len(row) == 10}
     assert {"gender", "age_band", "country"} <= told.keys()
     assert "not compared" not in card
-    assert told["gender"][-1].removesuffix(" |").endswith("%")  # who may be contacted is known
+    reachable, eligible = (float(cell.strip(" |%")) for cell in told["gender"][-2:])
+    assert 100 > reachable > eligible > 0  # whom a campaign may reach, and whom it may take
+
+
+@pytest.mark.slow
+def test_protected_attributes_switched_on_reach_card_and_scores(
+    copy: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ml.features import INPUTS
+    from ml.registry import read_card
+
+    monkeypatch.setenv("HOLDFAST_HOME", str(copy.root))
+    monkeypatch.setenv("HOLDFAST_PROTECTED_FEATURES", "age,country,gender")
+    assert main(["train", "--as-of", ENROLLED.isoformat()]) == 0
+    ref = platform(copy).models.resolve(CHURN_MODEL, "2")
+    assert ref.inputs[len(INPUTS) :] == ("age_years",)  # of the others no group is large enough
+    assert "The model uses age as features, switched on by the shop." in read_card(ref)
+    platform(copy).models.promote(CHURN_MODEL, 2, "a test", "a test")
+    assert run_assets(copy, SCORES, FIRST, RESCORE).success
+    scores = _scores(copy, FIRST)
+    assert set(scores["model_version"]) == {"2"}
+    assert scores["reason_1"].notna().all()
 
 
 def test_which_version_scores(
