@@ -23,6 +23,19 @@ _METRICS = {
     "average_precision_mean": "average precision, mean over test snapshots",
     "brier": "Brier score",
 }
+# what the candidates are compared by, beside log loss
+_COMPARED = {
+    "roc_auc_mean": "ROC AUC",
+    "average_precision_mean": "avg precision",
+    "top_decile_lift": "top-decile lift",
+    "brier": "Brier",
+    "calibration_absolute_bias_mean": "bias",
+    "ece": "ECE",
+    "accuracy_at_capacity": "accuracy",
+    "precision_at_capacity": "precision",
+    "recall_at_capacity": "recall",
+    "f1_at_capacity": "F1",
+}
 _POINTS = {
     "brier_skill": "Brier skill",
     "top_decile_lift": "top-decile lift",
@@ -219,10 +232,13 @@ def candidate_lines(result: TrainingResult) -> list[str]:
     """Return the candidates beside each other as a Markdown table, the lowest log loss first."""
     lines = [
         "Log loss decides; an interval that holds zero says that the difference to the chosen may "
-        "be chance. All on the same later customers.",
+        "be chance. All on the same later customers; bias is the mean of |bias| over snapshots, "
+        "accuracy to F1 are at the threshold by capacity.",
         "",
-        "| candidate | log loss | minus the chosen | ROC AUC | precision | Brier | bias | gates |",
-        "| --- | ---: | --- | ---: | ---: | ---: | ---: | --- |",
+        "| candidate | log loss | minus the chosen | "
+        + " | ".join(_COMPARED.values())
+        + " | fit s | gates |",
+        "| --- | ---: | --- |" + " ---: |" * (len(_COMPARED) + 1) + " --- |",
     ]
     for name in result.ranking:
         found = result.candidate(name)
@@ -231,9 +247,8 @@ def candidate_lines(result: TrainingResult) -> list[str]:
             f"**{name}**" if name == result.chosen else name,
             f"{found.metrics['log_loss']:.4f}",
             "" if name == result.chosen else str(result.against_chosen[name]),
-            *(f"{found.metrics[m]:.4f}" for m in ("roc_auc_mean", "average_precision_mean")),
-            f"{found.metrics['brier']:.4f}",
-            f"{found.metrics['calibration_absolute_bias_mean']:.3f}",
+            *(f"{found.metrics[metric]:.4f}" for metric in _COMPARED),
+            f"{found.fit_seconds:.1f}",
             "passed" if not failed else "failed: " + ", ".join(failed),
         ]
         lines.append(f"| {' | '.join(cells)} |")

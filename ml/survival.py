@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ml.boosting import ROWS_AT_ONCE, LeafSets, leaf_sets
+from ml.boosting import LeafSets, in_parts, leaf_sets
 from ml.estimators import two_classes
 
 # One row per customer and snapshot: the period of the first purchase (1-based; 0: none was seen),
@@ -154,13 +154,7 @@ class DiscreteTimeSurvival(ClassifierMixin, BaseEstimator):
                 for k in range(len(self.ends_))
             ]
             return np.cumprod(1.0 - np.column_stack(hazards), axis=1)
-        parts = [X[start : start + ROWS_AT_ONCE] for start in range(0, len(X), ROWS_AT_ONCE)]
-        return np.concatenate(
-            [
-                np.empty((0, len(self.ends_))),
-                *(self._looked_up(sets, part, (), np.empty(0))[0] for part in parts),
-            ]
-        )
+        return in_parts(lambda part: self._looked_up(sets, part, (), np.empty(0))[0], X)
 
     def predict_without(
         self, X: np.ndarray, groups: Sequence[Sequence[int]], typical: np.ndarray

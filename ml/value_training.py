@@ -50,7 +50,7 @@ from ml.customer_value import (
     fit_bands,
     fit_purchase_model,
 )
-from ml.estimators import CalibratedOnLaterSnapshots, SignedLog
+from ml.estimators import CalibratedOnLaterSnapshots, SignedLog, sigmoid
 from ml.metrics import average_precision, log_losses, roc_auc
 from ml.promotion import alpha_of, paired_difference
 from ml.slices import TIERS, value_tier
@@ -186,6 +186,7 @@ class _Found:
     reason: str = ""
     spent_alpha: float | None = None
     refused: list[str] = field(default_factory=list)
+    not_judged: list[str] = field(default_factory=list)  # purchases without the champion's to match
     rows: int = 0
 
 
@@ -630,10 +631,17 @@ def _judge_purchases(
             of, (y, p), predictions["customer_key"], min(settings.n_resamples, 50), seed
         )
         found.intervals[f"{name}_{measure}"] = interval(of(y, p), draws)
-    if _CHAMPION in predictions and predictions[_CHAMPION].notna().all():
-        theirs = {_CHAMPION: log_losses(y, predictions[_CHAMPION].to_numpy())}
-        for base, difference in _differences(losses[chosen], theirs, predictions, settings, seed):
-            found.intervals[f"{name}_log_loss_minus_{base}"] = difference
+    if _CHAMPION in predictions:
+        judged = predictions[_CHAMPION].notna().to_numpy()
+        rows = predictions[judged]
+        if rows.empty:
+            found.not_judged.append(name)
+        else:
+            theirs = {_CHAMPION: log_losses(y[judged], rows[_CHAMPION].to_numpy())}
+            for base, difference in _differences(
+                losses[chosen][judged], theirs, rows, settings, seed
+            ):
+                found.intervals[f"{name}_log_loss_minus_{base}"] = difference
     with_category = predictions["main"].notna() & predictions["main_share"].notna()
     if with_category.any():
         rows = predictions[with_category]
@@ -800,10 +808,16 @@ def _revenue_of_champion(
 def _purchases_of_champion(
     champion: ValueChampion, test: _Rows, block: pd.DataFrame, window: int
 ) -> Array:
-    """Return the champion's purchase probabilities, or its recipe's; NaN where it gives none."""
+    """Return the champion's purchase probabilities, or its recipe's; NaN where it gives none.
+
+    One without a model of purchases serves MBG/NBD itself, and of prospects nothing. A recipe that
+    is no longer a candidate, of a champion too young to be judged itself, gives none at all.
+    """
     serves = champion.model.propensities.get(str(window))
     if serves is None:
-        return np.full(len(block), np.nan)
+        of = champion.model.purchases
+        X = design(test.known, of) if _is_out_of_time(champion, test.known) else test.X
+        return sigmoid(X[f"purchase_log_odds_{window}d"].to_numpy())
     if not _is_out_of_time(champion, test.known):
         recipe = champion.purchase_recipes[str(window)]
         return block[recipe].to_numpy() if recipe in block else np.full(len(block), np.nan)
@@ -861,6 +875,12 @@ def _decide(
     if worse:
         found.promote = False
         found.reason = f"{who} stays: purchases are expected worse: {', '.join(worse)}. {told}"
+    elif found.not_judged:
+        found.promote = False
+        found.reason = (
+            f"{who} stays: {', '.join(found.not_judged)} cannot be compared with what it serves: "
+            f"the recipe is no longer a candidate; promote by hand. {told}"
+        )
     elif chosen != champion.recipe:
         found.reason = f"{chosen} replaces {who}. {told}"
     elif champion.last_matured_date >= last:

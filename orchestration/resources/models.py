@@ -347,7 +347,7 @@ class Models:
         """
         import dagster as dg
 
-        from ml.model_card import fairness_lines
+        from ml.model_card import candidate_lines, fairness_lines
         from ml.training import Fallback
 
         decided = {
@@ -368,41 +368,6 @@ class Models:
                 name: round(float(chosen.metrics[name]), 4)
                 for name in ("log_loss", "roc_auc", "average_precision", "brier", "ece")
             },
-            "candidates": dg.MetadataValue.md(comparison(result)),
+            "candidates": dg.MetadataValue.md("\n".join(candidate_lines(result))),
             "fairness": dg.MetadataValue.md("\n".join(fairness_lines(result))),
         }
-
-
-COLUMNS = {
-    "log_loss": "log loss",
-    "roc_auc": "ROC AUC",
-    "average_precision": "avg precision",
-    "top_decile_lift": "top-decile lift",
-    "brier": "Brier",
-    "ece": "ECE",
-    "accuracy_at_capacity": "accuracy",
-    "precision_at_capacity": "precision",
-    "recall_at_capacity": "recall",
-    "f1_at_capacity": "F1",
-}
-
-
-def comparison(result: TrainingResult) -> str:
-    """Return the candidates as a Markdown table, best first; all on the same out-of-time rows.
-
-    Accuracy, precision, recall and F1 are at the threshold by capacity.
-    """
-    lines = [
-        "| candidate | " + " | ".join(COLUMNS.values()) + " | fit s | gates |",
-        "| --- |" + " --- |" * (len(COLUMNS) + 2),
-    ]
-    for name in result.ranking:
-        found = result.candidate(name)
-        values = " | ".join(f"{found.metrics[metric]:.4f}" for metric in COLUMNS)
-        gates = (
-            "passed"
-            if found.passed
-            else "; ".join(gate.name for gate in found.gates if not gate.passed)
-        )
-        lines.append(f"| {name} | {values} | {found.fit_seconds:.1f} | {gates} |")
-    return "\n".join(lines)

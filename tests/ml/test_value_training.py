@@ -352,3 +352,23 @@ def test_a_model_that_expects_purchases_worse_stays_out() -> None:
     refused = _decided(_block(np.full(800, 60.0), average=known), "average", "boosting", found)
     assert not refused.promote
     assert "purchases are expected worse: purchase_30d (+0.0100" in refused.reason
+
+
+def test_purchases_that_cannot_be_compared_are_refused_aloud(result: ValueResult) -> None:
+    """A champion whose purchase recipe is gone, and too young to be judged, is not passed over."""
+    young = LAST - timedelta(days=1)
+    gone = _champion(result, last_matured_date=young, purchase_recipes={"7": "gone", "30": "gone"})
+    found = train_value(history(), LAST, 7, champion=gone, settings=SETTINGS)
+    assert not found.promote
+    assert "purchase_7d, purchase_30d cannot be compared with what it serves" in found.reason
+
+
+def test_a_champion_of_histories_alone_is_compared_by_what_it_serves(result: ValueResult) -> None:
+    """It gives MBG/NBD itself to buyers and nothing to prospects: buyers decide."""
+    alone = train_value(status(LAST), LAST, 7, settings=SETTINGS)
+    young = _champion(alone, last_matured_date=LAST - timedelta(days=1))
+    found = train_value(history(), LAST, 7, champion=young, settings=SETTINGS)
+    for window in (7, 30):
+        difference = found.intervals[f"purchase_{window}d_log_loss_minus_champion"]
+        assert difference.low < difference.estimate < difference.high
+    assert "cannot be compared" not in found.reason

@@ -92,6 +92,41 @@ def test_protected_attributes_switched_on_reach_card_and_scores(
     assert scores["reason_1"].notna().all()
 
 
+def test_reasons_stay_from_one_day_to_the_next(enrolled: Enrolled) -> None:
+    """A day older and nothing else: the same reasons, but for those at the edge of being one."""
+    import numpy as np
+
+    from ml.features import FEATURES
+    from ml.reasons import contributions
+    from orchestration.tables import mart_tables
+
+    opened, table = platform(enrolled.home), mart_tables()["customer_features"]
+    model = opened.models.load(opened.models.resolve(CHURN_MODEL))
+    days = [
+        opened.lake.read_frame(table, [day], money_as_float=True).set_index("customer_key")
+        for day in (ENROLLED, FIRST)
+    ]
+    facts = [name for name in FEATURES if name.endswith(("_lifetime", "_365d"))]
+    facts += ["event_count_90d", "contact_count_90d"]
+    both = days[0].index.intersection(days[1].index)
+    before, then = (day.loc[both, facts].astype("float64").fillna(-1) for day in days)
+    same = both[(before == then).all(axis=1)]
+
+    def told(day: pd.DataFrame) -> list[set[str]]:
+        effects = contributions(model, day.reset_index(), day.reset_index())
+        effects = effects.set_index("customer_key").loc[same]
+        order = np.argsort(-effects.to_numpy(), axis=1, kind="stable")[:, :3]
+        return [
+            {effects.columns[g] for g in own if effects.iat[i, g] >= 0.02}
+            for i, own in enumerate(order)
+        ]
+
+    pairs = [(one, other) for one, other in zip(*map(told, days), strict=True) if one and other]
+    assert len(pairs) > 50
+    assert np.mean([len(one & other) / len(one | other) for one, other in pairs]) > 0.85
+    assert np.mean([one == other for one, other in pairs]) > 0.7
+
+
 def test_which_version_scores(
     copy: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
