@@ -32,6 +32,8 @@ from ml.estimators import two_classes
 # and how many periods had closed by the day of knowledge.
 TARGET = np.dtype([("purchase_period", "int16"), ("known_periods", "int16")])
 _YEAR_DAYS = 365.25
+# A month of the year that no period lay in is a month that is not known.
+_UNSEEN_DAYS = 31
 
 
 def period_ends(horizon_days: int, step_days: int) -> tuple[int, ...]:
@@ -93,7 +95,9 @@ class DiscreteTimeSurvival(ClassifierMixin, BaseEstimator):
     estimator: the unfitted hazard classifier, by default logistic. period_ends: days after the
     snapshot at which periods end, the last being the horizon. day_of_year_column: the column of X
     that holds the day of the year of the snapshot; it is moved to the middle of each period, and
-    its sine and cosine are added. None: no season.
+    its sine and cosine are added. Where the fit has not seen the whole year, it is taken for the
+    same day throughout (`has_season_`): trees continue December into a first January, whatever
+    January is like. None: the columns stay as they are.
     """
 
     def __init__(
@@ -137,6 +141,7 @@ class DiscreteTimeSurvival(ClassifierMixin, BaseEstimator):
                 f"{int(event.sum())} of {len(event)} known periods hold a purchase: a hazard needs "
                 "both"
             )
+        self.has_season_ = self._has_seen_a_year(X[rows], period)
         model = LogisticRegression() if self.estimator is None else clone(self.estimator)
         self.hazard_ = model.fit(self._columns(X[rows], period), event.astype("int64"))
         return self
@@ -223,14 +228,31 @@ class DiscreteTimeSurvival(ClassifierMixin, BaseEstimator):
         """Return X with the period, and the time of the year of its middle."""
         columns = [X, period.astype("float64")]
         if self.day_of_year_column is not None:
-            starts = np.concatenate([[0], self.ends_[:-1]])
-            middles = (starts + np.asarray(self.ends_)) / 2
-            at = (X[:, self.day_of_year_column] + middles[period]) % _YEAR_DAYS
             X = X.copy()
-            X[:, self.day_of_year_column] = at
-            angle = 2 * np.pi * at / _YEAR_DAYS
-            columns = [X, *columns[1:], np.sin(angle), np.cos(angle)]
+            columns[0] = X
+            # a model of before this was asked has one
+            if getattr(self, "has_season_", True):
+                at = self._time_of_year(X, period)
+                X[:, self.day_of_year_column] = at
+                angle = 2 * np.pi * at / _YEAR_DAYS
+                columns += [np.sin(angle), np.cos(angle)]
+            else:
+                X[:, self.day_of_year_column] = 0.0
         return np.column_stack(columns)
+
+    def _time_of_year(self, X: np.ndarray, period: np.ndarray) -> np.ndarray:
+        """Return the day of the year of the middle of each row's period."""
+        starts = np.concatenate([[0], self.ends_[:-1]])
+        middles = (starts + np.asarray(self.ends_)) / 2
+        return (X[:, self.day_of_year_column] + middles[period]) % _YEAR_DAYS
+
+    def _has_seen_a_year(self, X: np.ndarray, period: np.ndarray) -> bool:
+        """Return whether no part of the year longer than `_UNSEEN_DAYS` lacks a known period."""
+        if self.day_of_year_column is None:
+            return False
+        seen = np.unique(np.round(self._time_of_year(X, period)))
+        gaps = np.diff(np.concatenate([seen, seen[:1] + _YEAR_DAYS]))
+        return bool(gaps.max() <= _UNSEEN_DAYS)
 
     def _allows_nan(self) -> bool:
         return self.estimator is not None and get_tags(self.estimator).input_tags.allow_nan

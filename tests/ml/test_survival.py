@@ -173,3 +173,33 @@ def test_one_kind_of_period_is_refused() -> None:
 @parametrize_with_checks([DiscreteTimeSurvival()])
 def test_it_is_a_scikit_learn_estimator(estimator: DiscreteTimeSurvival, check: object) -> None:
     check(estimator)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("last", "is_seen"), [(200, False), (330, False), (358, True)])
+def test_a_season_that_was_never_seen_is_not_made_up(last: int, is_seen: bool) -> None:
+    """Customers buy twice as often late in the year; no row is of the days that are asked for."""
+    random = np.random.default_rng(5)
+    n = 4000
+    day = random.integers(1, last, n).astype("float64")
+    X = np.column_stack([random.normal(size=n), day])
+    hazard = np.where(day > last / 2, 0.4, 0.2)
+    y = np.zeros(n, dtype=TARGET)
+    y["known_periods"] = 1
+    y["purchase_period"] = random.random(n) < hazard
+    model = DiscreteTimeSurvival(_boosting(), (14, 28), day_of_year_column=1).fit(X, y)
+    assert model.has_season_ is is_seen
+    early, late = (model.predict_proba(np.array([[0.0, d]]))[0, 1] for d in (30.0, last - 20.0))
+    if is_seen:
+        assert early > late + 0.05
+    else:
+        assert early == late
+
+
+def test_a_model_of_before_seasons_were_asked_for_has_one() -> None:
+    random = np.random.default_rng(5)
+    X = np.column_stack([random.normal(size=900), random.integers(1, 366, 900)]).astype("float64")
+    model = DiscreteTimeSurvival(_boosting(), (14, 28), day_of_year_column=1)
+    model.fit(X, (random.random(900) < 0.5).astype(int))
+    before = model.predict_proba(X)
+    del model.has_season_
+    assert np.array_equal(model.predict_proba(X), before)
