@@ -422,7 +422,9 @@ def arguments(told: str | None = None) -> argparse.Namespace:
     parser.add_argument("--home", type=Path, help="keep the built home here, and use it again")
     parser.add_argument("--timezone", default="UTC")
     parser.add_argument("--currency", default="EUR")
-    parser.add_argument("--customers", type=int, default=5_000, help="of the simulated shop")
+    parser.add_argument(
+        "--customers", type=int, default=5_000, help="of the simulated shop, or to be scored"
+    )
     parser.add_argument(
         "--max-rows", "--rows", type=int, default=100_000, help="rows of a fit at most"
     )

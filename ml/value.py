@@ -1,7 +1,9 @@
 """What a customer is worth over the horizon, if kept.
 
 Belongs here: the expected margin of a customer who does not churn. Does not belong here: the
-probability that the customer does (ml.scoring); their product is the margin at risk.
+probability that the customer does (ml.scoring); their product is the margin at risk. Nor what a
+customer is expected to bring, churned or not (ml.customer_value): decision 16 says why that one is
+not divided by the other.
 """
 
 from __future__ import annotations
