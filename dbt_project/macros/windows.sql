@@ -82,33 +82,33 @@
 
 
 {#
-    Of facts, those that were known by some day and are in reach of a window; beside each the first
-    and the last requested day, and how many days old it was on the first by each clock. An open
-    window reaches every day.
+    CTE `<group>_in_reach`: the facts that are known by the last requested day and in reach of a
+    window; beside each the first and the last requested day, and how many days old it was on the
+    first by each clock. An open window reaches every day.
 #}
-{% macro _in_reach(facts, columns, known_by='bounds.last_date') -%}
-    (
-            select
-                facts.*,
-                bounds.first_date,
-                bounds.last_date
-                {%- for age, aged in columns | groupby('age') %},
-                {{ days_between(aged[0].clock, 'bounds.first_date') }} as {{ age }}
-                {%- endfor %}
-            from {{ facts }} as facts
-            cross join ({{ bounds() }}) as bounds
-            where
-                known_date <= {{ known_by }}
-                and superseded_date > bounds.first_date
-                {%- if none not in columns | map(attribute='window') | list %}
-                and (
-                    {%- for clock, of in columns | groupby('clock') -%}
-                    {{ clock }} > {{ add_days(first_date(), '-' ~ of | map(attribute='window') | max) }}
-                    {%- if not loop.last %} or {% endif -%}
-                    {%- endfor -%}
-                )
-                {%- endif %}
-        ) as in_reach
+{% macro _in_reach(group, facts, columns) -%}
+    {{ group }}_in_reach as (
+        select
+            facts.*,
+            bounds.first_date,
+            bounds.last_date
+            {%- for age, aged in columns | groupby('age') %},
+            {{ days_between(aged[0].clock, 'bounds.first_date') }} as {{ age }}
+            {%- endfor %}
+        from {{ facts }} as facts
+        cross join ({{ bounds() }}) as bounds
+        where
+            known_date <= bounds.last_date
+            and superseded_date > bounds.first_date
+            {%- if none not in columns | map(attribute='window') | list %}
+            and (
+                {%- for clock, of in columns | groupby('clock') -%}
+                {{ clock }} > {{ add_days(first_date(), '-' ~ of | map(attribute='window') | max) }}
+                {%- if not loop.last %} or {% endif -%}
+                {%- endfor -%}
+            )
+            {%- endif %}
+    ),
 {%- endmacro %}
 
 
@@ -129,6 +129,8 @@
 
 
 {% macro _measured_on_a_day(group, facts, columns) -%}
+    {{ _in_reach(group, facts, columns) }}
+
     {{ group }}_measured as (
         select
             {{ first_date() }} as snapshot_date,
@@ -136,7 +138,7 @@
             {%- for c in columns %},
             {{ _result(c, _on_the_first_day(c)) }} as {{ c.name }}
             {%- endfor %}
-        from {{ _in_reach(facts, columns) }}
+        from {{ group }}_in_reach
         group by customer_key
     )
 {%- endmacro %}
@@ -202,6 +204,8 @@
 #}
 {% macro _measured_over_a_range(group, facts, columns, dense) -%}
     {%- set plan = _range_plan(columns) -%}
+    {{ _in_reach(group, facts, columns) }}
+
     {{ group }}_facts as (
         select
             customer_key,
@@ -219,7 +223,7 @@
             {%- for thing in plan.things %},
             {{ thing }} as thing_{{ loop.index0 }}
             {%- endfor %}
-        from {{ _in_reach(facts, columns) }}
+        from {{ group }}_in_reach
         {%- if dense %}
         group by customer_key, first_date, last_date, known_date, superseded_date, {{ plan.apart | join(', ') }}
         {%- endif %}
@@ -234,7 +238,8 @@
             {{ ' + ' if not loop.first }}cast({{ _on_the_first_day(c) }} as double) * {{ c.worth }}
             {%- endfor %} as number_{{ loop.index0 }}
             {%- endfor %}
-        from {{ _in_reach(facts, columns, known_by='bounds.first_date') }}
+        from {{ group }}_in_reach
+        where known_date <= first_date
         group by customer_key
     ),
 
