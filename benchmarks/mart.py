@@ -127,13 +127,17 @@ def chunks(days: Sequence[date], longest: int) -> list[list[date]]:
 def range_path(
     facts: Path, many: Mart, days: Sequence[date], longest: int
 ) -> Callable[[Clock], None]:
-    """Return the range path as an arm: inputs, what adds up, and what does not."""
+    """Return the range path as an arm: inputs from the raw facts on, and what adds up.
+
+    Inputs do not depend on the days, and are made once for all parts, as runs of one load do.
+    """
 
     def work(clock: Clock) -> None:
         connection = open_raw(facts)
+        for name in INPUTS:
+            clock.time(f"input {name}", partial(build, connection, many, days, [name]))
         for part in chunks(days, longest):
-            for name in INPUTS:
-                clock.time(f"input {name}", partial(build, connection, many, part, [name]))
+            build(connection, many, part, [])
             for name, sql in measured(many).items():
                 clock.time(name, partial(checksum, connection, sql))
 
@@ -151,8 +155,9 @@ def range_rest(
     def work(clock: Clock) -> None:
         with tempfile.TemporaryDirectory(dir=facts.parent) as folder:
             connection = open_raw(facts, f"{folder}/warehouse.duckdb")
+            build(connection, many, days, INPUTS)
             for part in chunks(days, longest):
-                build(connection, many, part, INPUTS)
+                build(connection, many, part, [])
                 for name, sql in rest(many).items():
                     clock.time(name, partial(checksum, connection, sql))
                 for name in HISTORIES:

@@ -1,7 +1,8 @@
 """dbt, run inside this process.
 
 What belongs here: the variables that dbt receives, validated before they reach SQL; one invocation
-for any list of days; the manifest that the definitions are made from. What does not: SQL.
+for any list of days; which tables still hold from the last one; the manifest that the definitions
+are made from. What does not: SQL of the mart.
 
 Why in-process: a `dbt` subprocess costs 5 to 6 s a run, most of it imports and parsing, and
 `dagster_dbt` asks `dbt --version` at every start, which calls a package index
@@ -11,6 +12,7 @@ Why in-process: a `dbt` subprocess costs 5 to 6 s a run, most of it imports and 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -23,7 +25,9 @@ from typing import TYPE_CHECKING, Any
 from orchestration.resources.home import file_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import duckdb
 
     from orchestration.resources.home import Home, Shop
 
@@ -40,6 +44,11 @@ PARSE_VARS: dict[str, Any] = {
     "history_start_date": "2000-01-01",
     "consent_without_records": "denied",
 }
+
+
+# Tables of all that was loaded, whatever days are asked for: made once a load
+# (docs/decisions/0020-states-are-made-once-a-load.md).
+KEPT = ("int_consents", "int_order_lines", "int_orders", "int_returns")
 
 
 class DbtError(Exception):
@@ -76,6 +85,37 @@ def dbt_vars(shop: Shop, days: Sequence[date]) -> dict[str, Any]:
     }
 
 
+def mark_of(shop: Shop, generation: int) -> str:
+    """Return what a kept table is a function of: the load, the project, its variables, DuckDB."""
+    import duckdb
+
+    variables = {k: v for k, v in dbt_vars(shop, []).items() if k != "snapshot_dates"}
+    digest = hashlib.sha256(json.dumps(variables, sort_keys=True).encode())
+    for path in sorted(_sources()):
+        digest.update(f"\0{path.relative_to(PROJECT)}\0".encode() + path.read_bytes())
+    return f"load {generation}, project {digest.hexdigest()[:16]}, DuckDB {duckdb.__version__}"
+
+
+def kept(connection: duckdb.DuckDBPyConnection, mark: str) -> list[str]:
+    """Return the tables that bear the mark: what dbt would make of them is what they hold.
+
+    The mark is the table's comment, so it goes with the table, whoever replaces it.
+    """
+    rows = connection.execute(
+        "select table_name from duckdb_tables() where schema_name = 'intermediate' and comment = ?",
+        [mark],
+    ).fetchall()
+    return sorted({name for (name,) in rows} & {*KEPT})
+
+
+def keep(connection: duckdb.DuckDBPyConnection, results: Iterable[NodeResult], mark: str) -> None:
+    """Mark the tables to keep among those that an invocation has made."""
+    made = {result.unique_id for result in results}
+    for name in KEPT:
+        if f"model.holdfast.{name}" in made:
+            connection.execute(f"comment on table intermediate.{name} is '{mark}'")
+
+
 class Dbt:
     """dbt on one home's warehouse."""
 
@@ -83,8 +123,10 @@ class Dbt:
         self.home = home
         self.threads = threads
 
-    def build(self, days: Sequence[date], select: Sequence[str] = ()) -> list[NodeResult]:
-        """Build and test the mart for `days` in one invocation.
+    def build(
+        self, days: Sequence[date], select: Sequence[str] = (), exclude: Sequence[str] = ()
+    ) -> list[NodeResult]:
+        """Build and test the mart for `days` in one invocation, without the tables of `exclude`.
 
         Raises:
             DbtError: a model or a test of severity error failed.
@@ -98,10 +140,13 @@ class Dbt:
             "--threads",
             str(self.threads),
         ]
+        # Cautious: a test over two marts, one of which is not selected, would read one that is
+        # absent, or that holds other days; and one of which is excluded is a test all the same.
+        arguments += ["--indirect-selection", "cautious"]
         if select:
-            # Cautious: a test over two marts, one of which is not selected, would read one that is
-            # absent, or that holds other days.
-            arguments += ["--select", *select, "--indirect-selection", "cautious"]
+            arguments += ["--select", *select]
+        if exclude:
+            arguments += ["--exclude", *exclude]
         results = self._invoke(arguments)
         bad = [r for r in results if r.status in ("error", "fail", "runtime error")]
         if bad:
@@ -226,14 +271,18 @@ def _close() -> None:
         DuckDBConnectionManager.close_all_connections()
 
 
-def prepare_manifest() -> Path:
-    """Write the manifest that the definitions are made from, if the project changed since."""
-    sources = [
+def _sources() -> list[Path]:
+    """Return the files of the project."""
+    return [
         path
         for path in PROJECT.rglob("*")
         if path.suffix in {".sql", ".yml", ".csv"} and "target" not in path.parts
     ]
-    newest = max(path.stat().st_mtime for path in sources)
+
+
+def prepare_manifest() -> Path:
+    """Write the manifest that the definitions are made from, if the project changed since."""
+    newest = max(path.stat().st_mtime for path in _sources())
     if not MANIFEST.is_file() or MANIFEST.stat().st_mtime < newest:
         _parsed()
     return MANIFEST

@@ -134,8 +134,9 @@ def build_mart(
     """Build the mart of `days` in one dbt invocation and note which days it holds, of which load.
 
     The note is taken away first and written last: a crash in between leaves no day that looks
-    built. Call it under the pool.
+    built. What does not depend on the days is made once a load. Call it under the pool.
     """
+    from orchestration.resources.dbt import keep, kept, mark_of
     from orchestration.resources.warehouse import generation
 
     built = [name for name in mart_tables() if not select or f"+{name}" in select or name in select]
@@ -146,8 +147,11 @@ def build_mart(
         )
         connection.execute("delete from ops.mart_days where list_contains(?, table_name)", [built])
         load = generation(connection)
-    results = platform.dbt.build(days, select)
+        mark = mark_of(platform.home.shop, load)
+        held = kept(connection, mark)
+    results = platform.dbt.build(days, select, exclude=held)
     with platform.warehouse.connect() as connection:
+        keep(connection, results, mark)
         connection.executemany(
             "insert into ops.mart_days values (?, ?, ?, ?)",
             [(name, day, load, run_id) for name in built for day in days],
