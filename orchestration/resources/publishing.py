@@ -188,14 +188,14 @@ class Publisher:
 
         table = candidates[0][0].table
         found: list[tuple[Publication, bool] | RefusedError | None] = []
-        for candidate, _ in candidates:
-            try:
-                self._admit(candidate)
-                found.append(None)
-            except RefusedError as error:
-                found.append(error)
         changed: dict[date, tuple[Path, Publication]] = {}
         with file_lock(self.lake.root / f".{table.name}.publish.lock"):
+            for candidate, _ in candidates:
+                try:
+                    self._admit(candidate)
+                    found.append(None)
+                except RefusedError as error:
+                    found.append(error)
             for number, (candidate, facts) in enumerate(candidates):
                 if found[number] is not None:
                     continue
@@ -242,6 +242,11 @@ class Publisher:
         """
         table, day = candidate.table, candidate.day
         where = f"{table.name} of {day}"
+        if not candidate.path.is_file():  # two runs that make the same content share its file
+            raise RefusedError(
+                f"{where}: the staged file is gone, another run may have published it; "
+                "materialise that day again"
+            )
         sha256 = file_sha256(candidate.path)
         audit = self.lake.catalog.latest_audit(table.name, day.isoformat(), sha256)
         if audit is None:

@@ -15,7 +15,7 @@ from expectations.audit import audit_range
 from expectations.schema import Column, Table
 from expectations.suites import suite_for
 from orchestration.resources.catalog import Publication
-from orchestration.resources.content import canonical, content_hash
+from orchestration.resources.content import canonical, content_hash, file_sha256
 from orchestration.resources.lake import Lake
 from orchestration.resources.publishing import Publisher
 
@@ -168,7 +168,7 @@ def file_of(lake: Lake, content: pa.Table) -> Path:
     """Write rows as a file that the lake can take in."""
     path = lake.root / f"{uuid4().hex}.parquet"
     pq.write_table(content, path)
-    return path
+    return path.rename(path.with_name(f"{file_sha256(path)}.parquet"))
 
 
 def publisher_of(staging: Path, lake: Lake) -> Publisher:

@@ -119,6 +119,32 @@ def test_a_file_of_other_columns_does_not_get_in(lake: Lake) -> None:
     assert lake.read(THINGS).num_rows == 0
 
 
+def test_a_file_changed_on_its_way_does_not_get_in(lake: Lake) -> None:
+    put(lake, THINGS, D1, things(D1))
+    path = file_of(lake, canonical(things(D2), THINGS))
+    file_of(lake, canonical(things(D2, rows=7), THINGS)).replace(path)
+    with pytest.raises(ValueError, match=f"things of {D2}: .* is not what it is called after"):
+        lake.replace(THINGS, {D2: (path, facts_of(THINGS, D2, canonical(things(D2), THINGS)))})
+    assert lake.days(THINGS) == [D1]
+
+
+def test_a_commit_that_another_reader_indexes_first(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer reads what it wrote all the same."""
+    put(lake, THINGS, D1, things(D1, rows=3))
+    other = Lake(lake.root, lake.catalog)
+    commit = DeltaTable.create_write_transaction
+
+    def and_be_read(delta: DeltaTable, *given: object, **named: object) -> None:
+        commit(delta, *given, **named)  # type: ignore[arg-type]
+        other.days(THINGS)
+
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", and_be_read)
+    put(lake, THINGS, D1, things(D1, rows=5))
+    assert lake.read(THINGS, [D1]).num_rows == other.read(THINGS, [D1]).num_rows == 5
+
+
 def test_other_readers_see_the_same(lake: Lake) -> None:
     """Of the library itself, since ours reads the files alone; of the newest and of older rows."""
     put(lake, THINGS, D1, things(D1, orders=1))

@@ -230,7 +230,7 @@ def test_a_file_that_changed_before_its_audit(publisher: Publisher, lake: Lake) 
 def test_a_file_that_is_gone(publisher: Publisher, lake: Lake) -> None:
     candidate = audited(publisher)
     candidate.path.unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(RefusedError, match="the staged file is gone"):
         publisher.publish(candidate, FACTS)
     assert nothing_of(lake)
 
@@ -347,6 +347,20 @@ def test_a_declaration_that_is_laxer_than_the_audited_one(publisher: Publisher, 
 
 def proposals(publisher: Publisher, frames: dict[date, pd.DataFrame]) -> list[Any]:
     return [(publisher.stage(THINGS, day, frame), FACTS) for day, frame in frames.items()]
+
+
+def test_a_staged_file_that_is_gone_takes_no_other_day_with_it(
+    publisher: Publisher, lake: Lake
+) -> None:
+    """Two runs that make the same content share its file, and the first one takes it away."""
+    staged = proposals(publisher, {day: things(day) for day in (D1, D2)})
+    publisher.audit_all([candidate for candidate, _ in staged], "run", [])
+    staged[0][0].path.unlink()
+    gone, published = publisher.publish_all(staged)
+    assert isinstance(gone, RefusedError)
+    assert "another run may have published it" in str(gone)
+    assert not isinstance(published, RefusedError)
+    assert lake.days(THINGS) == [D2]
 
 
 def test_many_days_are_one_commit(publisher: Publisher, lake: Lake) -> None:
