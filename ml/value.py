@@ -24,7 +24,6 @@ RATE_PRIOR_ORDERS = 1.0
 
 _UNIT = 10_000  # of money, in four places
 _MILLION = 1_000_000
-_LARGEST = np.iinfo(np.int64).max
 
 _REQUIRED = (
     "customer_key",
@@ -104,15 +103,12 @@ def margin_at_risk(churn_probability: pd.Series, expected_margin_amount: pd.Seri
 
     In whole numbers and not in doubles, so that the product of the published numbers (six digits
     and four) is the published product to the last digit, half to even.
-
-    Raises:
-        ValueError: a product beyond 9.2e12, which 64 bits do not hold.
     """
     millionths = np.rint(churn_probability.to_numpy(dtype="float64") * _MILLION).astype(np.int64)
-    units = _units(expected_margin_amount)
-    if len(units) and int(units.max()) > _LARGEST // _MILLION:
-        raise ValueError("expected_margin_amount: more than 9.2e8 for one customer")
-    whole, rest = np.divmod(millionths * units, _MILLION)
+    # In two parts, since 64 bits do not hold a million times what DECIMAL(18,4) does.
+    high, low = np.divmod(_units(expected_margin_amount), _MILLION)
+    whole, rest = np.divmod(millionths * low, _MILLION)
+    whole += millionths * high
     whole += (rest > _MILLION // 2) | ((rest == _MILLION // 2) & (whole % 2 == 1))
     return pd.Series(_money(whole), index=expected_margin_amount.index)
 

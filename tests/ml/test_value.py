@@ -77,7 +77,7 @@ def test_margin_at_risk_is_the_product_of_the_published_numbers() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 10**6), st.decimals(0, 10**8, places=4)), max_size=20))
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.decimals(0, 10**13, places=4)), max_size=20))
 def test_margin_at_risk_is_exact(pairs: list[tuple[int, Decimal]]) -> None:
     p = pd.Series([millionths / 10**6 for millionths, _ in pairs], dtype="float64")
     amounts = pd.Series([amount for _, amount in pairs], dtype="object")
@@ -86,11 +86,6 @@ def test_margin_at_risk_is_exact(pairs: list[tuple[int, Decimal]]) -> None:
         for millionths, amount in pairs
     ]
     assert margin_at_risk(p, amounts).tolist() == exact
-
-
-def test_a_margin_that_no_customer_has_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected_margin_amount: more than 9\.2e8"):
-        margin_at_risk(pd.Series([1.0]), pd.Series([Decimal("922337204")]))
 
 
 def test_a_loss_is_no_margin_at_risk() -> None:
