@@ -589,7 +589,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule(
             "rfm_code_agrees_with_scores",
-            "rfm_code = 100 * recency_score + 10 * frequency_score + monetary_score",
+            "rfm_code = 100 * recency_score + 10 * frequency_score + monetary_score "
+            "AND (rfm_code IS NULL) = (recency_score IS NULL) "
+            "AND (rfm_code IS NULL) = (frequency_score IS NULL) "
+            "AND (rfm_code IS NULL) = (monetary_score IS NULL)",
             "the code is its three scores",
         ),
         Rule(
