@@ -180,7 +180,8 @@ def code_version() -> str:
     digest = hashlib.sha256()
     for folder in ("orchestration", "ml", "expectations", "dbt_project"):
         for path in sorted((root / folder).rglob("*")):
-            if path.suffix in {".py", ".sql", ".yml", ".yaml"} and "target" not in path.parts:
-                digest.update(str(path.relative_to(root)).encode())
+            own = path.relative_to(root)
+            if path.suffix in {".py", ".sql", ".yml", ".yaml"} and "target" not in own.parts:
+                digest.update(str(own).encode())
                 digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

@@ -90,10 +90,22 @@ def mark_of(shop: Shop, generation: int) -> str:
     import duckdb
 
     variables = {k: v for k, v in dbt_vars(shop, []).items() if k != "snapshot_dates"}
-    digest = hashlib.sha256(json.dumps(variables, sort_keys=True).encode())
+    text = _project_digest() + json.dumps(variables, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"load {generation}, project {digest}, DuckDB {duckdb.__version__}"
+
+
+@cache
+def _project_digest() -> str:
+    """Return a hash of the project's files, once a process.
+
+    Before they are parsed, which is once a process, too (`_parsed`): if somebody changes a file in
+    between, the mark is too old, and what bears it is made again.
+    """
+    digest = hashlib.sha256()
     for path in sorted(_sources()):
         digest.update(f"\0{path.relative_to(PROJECT)}\0".encode() + path.read_bytes())
-    return f"load {generation}, project {digest.hexdigest()[:16]}, DuckDB {duckdb.__version__}"
+    return digest.hexdigest()
 
 
 def kept(connection: duckdb.DuckDBPyConnection, mark: str) -> list[str]:
@@ -214,6 +226,7 @@ def _parsed() -> Any:
     """
     from dbt.cli.main import dbtRunner
 
+    _project_digest()
     with (
         file_lock(MANIFEST.parent / ".lock"),
         contextlib.redirect_stdout(io.StringIO()),
@@ -273,11 +286,8 @@ def _close() -> None:
 
 def _sources() -> list[Path]:
     """Return the files of the project."""
-    return [
-        path
-        for path in PROJECT.rglob("*")
-        if path.suffix in {".sql", ".yml", ".csv"} and "target" not in path.parts
-    ]
+    found = [path for path in PROJECT.rglob("*") if path.suffix in {".sql", ".yml", ".csv"}]
+    return [path for path in found if "target" not in path.relative_to(PROJECT).parts]
 
 
 def prepare_manifest() -> Path:

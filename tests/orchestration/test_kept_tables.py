@@ -155,12 +155,16 @@ def test_a_mark_is_of_a_load_a_project_and_a_shop(
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(path.read_text())
     monkeypatch.setattr(dbt, "PROJECT", project)
+    dbt._project_digest.cache_clear()
     same = mark_of(home.shop, 3)
     assert same == mark_of(home.shop, 3)
     changed = project / "models" / "intermediate" / "int_orders.sql"
     changed.write_text(changed.read_text() + "\n")
+    assert same == mark_of(home.shop, 3)  # this process builds what it has parsed
+    dbt._project_digest.cache_clear()
     others |= {same, mark_of(home.shop, 3)}
     assert len({mark, *others}) == 5
+    dbt._project_digest.cache_clear()
 
 
 def deliver_at_random(platform: Platform, rng: random.Random, number: int) -> None:

@@ -22,8 +22,9 @@ population as (
         matured.snapshot_date,
         rhythm.customer_key,
         -- The 90th-percentile gap, shrunk towards the shop's; a shop in which nobody has bought
-        -- twice has no rhythm, and the common horizon stands in.
-        cast(least(greatest(ceil(coalesce(rhythm.shrunk_gap_p90_days, {{ horizon }})), 30), 180) as integer)
+        -- twice has no rhythm, and the common horizon stands in. Rounded first: 98 days that came out
+        -- as 98.00000000000001 are 98.
+        cast(least(greatest(ceil(round(coalesce(rhythm.shrunk_gap_p90_days, {{ horizon }}), 6)), 30), 180) as integer)
             as personal_horizon_days
     from matured
     inner join {{ ref('int_purchase_rhythm') }} as rhythm
