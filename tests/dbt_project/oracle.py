@@ -492,13 +492,15 @@ class Knowledge:
         """Return whether each channel may be used at the end of the day, addresses apart."""
         answer = {}
         for channel in ("email", "sms", "phone", "post", "push", "ads"):
-            records = [
+            told = [
                 c
                 for c in self.rows["consents"]
-                if (c["customer_key"], c["channel"], c["purpose"]) == (key, channel, purpose)
+                if (c["customer_key"], c["channel"]) == (key, channel)
             ]
+            records = [c for c in told if c["purpose"] == purpose]
             if not records:
-                answer[channel] = purpose == "marketing" and self.consent_without_records
+                assumed = purpose == "marketing" and self.consent_without_records
+                answer[channel] = assumed and not told
                 continue
             latest = max(records, key=lambda c: (c["changed_at"], c["status"] != "granted"))
             answer[channel] = latest["status"] == "granted" and (
@@ -530,7 +532,7 @@ class Knowledge:
             shrunk = (len(own) * (_quantile(own, 0.9) or 0.0) + self.prior * shop) / (
                 len(own) + self.prior
             )
-        return min(max(int(np.ceil(shrunk)), 30), 180)
+        return min(max(int(np.ceil(round(shrunk, 6))), 30), 180)
 
 
 def label(then: Knowledge, now: Knowledge, key: str) -> Row:

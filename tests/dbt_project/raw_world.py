@@ -242,18 +242,7 @@ def make_world(
             "changed_at": changed,
             "expires_at": after(changed, 0.3, 1, 200),
         }
-    )
-    purpose = np.random.default_rng(customers + 1)  # its own, too
-    once = world["consents"].assign(
-        purpose=purpose.choice(["marketing", "service", "survey"], n, p=[0.6, 0.3, 0.1])
-    )
-    also = once[purpose.random(n) < 0.4]  # several purposes decided at one instant
-    also = also.assign(
-        purpose=purpose.choice(["marketing", "service"], len(also)),
-        status=purpose.choice(["granted", "revoked"], len(also)),
-    )
-    both = pd.concat([once, also]).drop_duplicates(KEYS["consents"])
-    world["consents"] = both.sort_values("changed_at", kind="stable", ignore_index=True)
+    ).drop_duplicates(["customer_key", "channel", "changed_at"], ignore_index=True)
 
     product_ids = np.array([f"p{i:05d}" for i in range(products)])
     world["products"] = pd.DataFrame(
@@ -401,7 +390,7 @@ def make_world(
             "opened_at": opened,
             "clicked_at": after(opened, 0.3, 0.001, 0.5),
             "cost_amount": money(0, 0.2, n),
-            "arm": np.where(purpose.random(n) < 0.5, "coupon", None),
+            "arm": np.where(np.random.default_rng(n).random(n) < 0.5, "coupon", None),
         }
     ).drop_duplicates(KEYS["deliveries"], ignore_index=True)
 
@@ -416,7 +405,27 @@ def make_world(
             frame["arrived_at"] = after(pd.Series(origin, index=frame.index), late_share, 0, days)
         frame["_file_id"] = 1
         world[table] = _redeliver(table, frame, redelivered_share, rng)
+    world["consents"] = _with_purposes(world["consents"], np.random.default_rng(customers))
     return finish(world, timezone)
+
+
+def _with_purposes(consents: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Give each decision a purpose, and some a second one that was decided at the same instant."""
+    decision = consents.groupby(["customer_key", "channel", "changed_at"], sort=False).ngroup()
+    n = int(decision.max()) + 1
+    first = rng.choice(["marketing", "service", "survey"], n, p=[0.6, 0.3, 0.1])
+    other = rng.choice(["marketing", "service"], n)
+    status = rng.choice(["granted", "revoked"], n)
+    is_also = (rng.random(n) < 0.4) & (other != first)
+    also = consents[is_also[decision]]
+    own = decision[also.index]
+    return pd.concat(
+        [
+            consents.assign(purpose=first[decision]),
+            also.assign(purpose=other[own], status=status[own]),
+        ],
+        ignore_index=True,
+    )
 
 
 def _redeliver(

@@ -151,7 +151,7 @@ def test_status(pair: tuple[World, dict[str, pd.DataFrame]], day: date) -> None:
     ("model", "right", "wrong"),
     [
         ("int_consents", "channel, purpose\n", "channel\n"),
-        ("int_customers", "and consents.purpose = 'marketing'", ""),
+        ("int_customers", "consents.purpose = 'marketing' and", ""),
         ("int_customers", "and consents.purpose != 'marketing'", ""),
         ("int_customers", "in ('sms', 'phone') then customers.has_phone", "= 'sms' then true"),
     ],

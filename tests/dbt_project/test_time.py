@@ -77,7 +77,7 @@ def test_the_future_changes_nothing(dbt: Dbt, seed: int, timezone: str) -> None:
 def test_a_leak_would_be_noticed(dbt: Dbt, model: str, right: str, wrong: str) -> None:
     """Each way to look ahead makes the comparison above fail."""
     world = make_world(5, late_share=0.3, redelivered_share=0.3, customers=400)
-    other, _ = change_the_future(world, D, 6, "Europe/Berlin")
+    other, _ = change_the_future(world, D, 10, "Europe/Berlin")
     faults = {model: {right: wrong}}
     with pytest.raises(AssertionError, match="are different"):
         assert_same_rows(dbt.run(world, faults=faults), dbt.run(other, faults=faults))

@@ -37,17 +37,18 @@ consents as (
     select
         spine.snapshot_date,
         consents.customer_key,
-        -- Consent runs until its expiry: still valid at the end of the day if that lies on a later one.
+        -- For marketing. Consent runs until its expiry: still valid at the end of the day if that lies
+        -- on a later one. Who said anything of a channel, for whatever purpose, is no longer without
+        -- records: nothing is assumed of the others.
         {%- for channel in ['email', 'sms', 'phone', 'post', 'push', 'ads'] %}
         max(case when consents.channel = '{{ channel }}' then
-            case when consents.status = 'granted' and coalesce(consents.expires_date > spine.snapshot_date, true) then 1 else 0 end
+            case when consents.purpose = 'marketing' and consents.status = 'granted'
+                and coalesce(consents.expires_date > spine.snapshot_date, true) then 1 else 0 end
         end) = 1 as has_{{ channel }}_consent{{ '' if loop.last else ',' }}
         {%- endfor %}
     from spine
     inner join {{ ref('int_consents') }} as consents
-        on
-            {{ known_on('consents', 'spine.snapshot_date') }}
-            and consents.purpose = 'marketing'
+        on {{ known_on('consents', 'spine.snapshot_date') }}
     group by spine.snapshot_date, consents.customer_key
 ),
 

@@ -5,7 +5,7 @@ with consents as (
 select
     customer_key,
     channel,
-    purpose,
+    replace(lower(trim(purpose)), ' ', '_') as purpose,
     status,
     changed_at,
     occurred_date as changed_date,

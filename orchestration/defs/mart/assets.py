@@ -185,6 +185,13 @@ def export(platform: Platform, table: "Table", days: "Sequence[date]") -> "dict[
     return {day: Made(content[day], held[day], are_rows_due=due[day]) for day in days}
 
 
+# Raised when a table says something else of the same facts, or more.
+CODE_VERSIONS = {
+    "customer_status": "2",  # consents to other purposes
+    "deliveries": "2",  # whose arm a message was
+    "churn_labels": "2",  # a personal horizon of exactly n days is n, and not n + 1
+}
+
 # So many orders in a window, none of them cancelled as an order: somebody bought. Fewer may all
 # have been cancelled line by line.
 CERTAINLY_BOUGHT = 20
@@ -226,6 +233,7 @@ def _published(table: "Table", partitions: dg.DailyPartitionsDefinition) -> dg.A
         description=DESCRIPTIONS[table.name],
         kinds={"deltalake"},
         opens_warehouse=True,
+        code_version=CODE_VERSIONS.get(table.name, "1"),
     )
     def publish(run: Run, day: "date") -> Made:
         return candidate_of(table, run, day)

@@ -198,6 +198,7 @@ def require_raw(platform: Platform) -> None:
     Raises:
         NotPublishedError: naming the tables and the failed expectations.
     """
+    from expectations.suites import suite_for
     from orchestration.resources.lake import NotPublishedError
     from orchestration.resources.warehouse import generation
 
@@ -206,9 +207,11 @@ def require_raw(platform: Platform) -> None:
     bad = []
     for table in load_contract().tables:
         audit = platform.catalog.latest_audit(f"raw_{table.name}", "all")
-        if audit is None or audit.content_hash != str(loaded):
+        in_force = suite_for(raw_table(table)).version
+        if audit is None or (audit.content_hash, audit.suite_version) != (str(loaded), in_force):
             raise NotPublishedError(
-                f"raw.{table.name} was not audited since load {loaded}; materialise raw/*"
+                f"raw.{table.name} was not audited since load {loaded} by the suite in force; "
+                "materialise raw/*"
             )
         if not audit.passed:
             bad.append(f"raw.{table.name} (audit {audit.id}): {'; '.join(audit.failures)}")

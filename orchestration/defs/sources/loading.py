@@ -753,11 +753,19 @@ def _widen(
     """Add the columns that the contract has learnt since the raw table was made.
 
     Rows that are there already say what a file without the column says. Raises ContractError where
-    anything else is different.
+    a loaded file had the column, which was not read then, and where anything else is different.
     """
     optional = {c.name: c for c in table.columns if not c.required and not c.identifier}
     added = {name for name, kind in wanted if (name, kind) not in held}
-    if [pair for pair in wanted if pair[0] not in added] != held or added - set(optional):
+    unread = {
+        name
+        for (names,) in connection.execute(
+            "SELECT unexpected_columns FROM ops.load_files WHERE table_name = ?", [table.name]
+        ).fetchall()
+        for name in names or ()
+    }
+    others = [pair for pair in wanted if pair[0] not in added]
+    if others != held or added - set(optional) or added & unread:
         raise ContractError(
             f"raw.{table.name} was made by another version of the contract; delete the "
             "warehouse, and the landing files will be loaded again"

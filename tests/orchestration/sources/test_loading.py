@@ -235,7 +235,7 @@ def test_an_unknown_time_zone_is_refused(shop: Shop) -> None:
         (
             "consents",
             "customer_id,channel,purpose,status,changed_at",
-            "ann,email,Marketing,revoked,2024-01-01",
+            "ann,email,news|letter,revoked,2024-01-01",
             "purpose",
             "does not look like",
         ),
@@ -317,6 +317,18 @@ def test_a_warehouse_learns_the_columns_that_the_contract_has_learnt(shop: Shop)
     rows = shop.rows("SELECT purpose, status FROM raw.consents ORDER BY changed_at")
     assert rows == [("marketing", "granted"), ("marketing", "revoked")]
     assert "purpose" in fresh["consents"]
+
+
+def test_a_warehouse_that_left_the_new_column_unread_is_refused(shop: Shop) -> None:
+    """A grant for a survey, of which the purpose was not read, would become one for marketing."""
+    shop.deliver("consents", f"{CONSENT}\nann,email,granted,2024-01-01\n")
+    shop.load()
+    shop.connection.execute("ALTER TABLE raw.consents DROP COLUMN purpose")
+    shop.connection.execute(
+        "UPDATE ops.load_files SET unexpected_columns = ['purpose'] WHERE table_name = 'consents'"
+    )
+    with pytest.raises(ContractError, match="another version of the contract"):
+        shop.load()
 
 
 def test_a_warehouse_of_another_contract_is_refused(shop: Shop) -> None:
