@@ -7,8 +7,8 @@ A group's contribution is how much the log-odds of churning fall when its featur
 the reference customer's (the medians of the reference frame): ablation by group, the one-step form
 of the occlusion of Zeiler & Fergus (2014). Groups rather than features, because correlated features
 share their effect and no shop owner asks about a standard deviation. What it costs depends on the
-model (ml.ablation). Phrases state the customer's own values and no cause. A protected attribute
-shows only where the shop has made it a feature.
+model (ml.ablation). Phrases state the customer's own values and no cause; but of protected
+attributes only that they counted, since campaigns choose customers by their reasons.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ import pandas as pd
 
 from ml.ablation import ablated
 from ml.estimators import logit
-from ml.features import AGE, INPUTS, PROTECTED, feature_matrix
+from ml.features import INPUTS, feature_matrix
 from ml.scoring import MEDIUM_RISK, one_thread
 
 REASON_COUNT = 3
 NO_REASON = "no sign of leaving"
 NO_FURTHER_REASON = "no further sign of leaving"
+PERSONAL = "personal attributes raise the risk"
 PASSED_OVER = "neither among the riskiest nor with most at stake"
 TOLD_DECILES = 1
 # Log-odds below which a contribution is not worth a word: 0.02 moves a probability by 0.5 points.
@@ -304,12 +305,8 @@ def _contact(c: Row, typical: Row) -> str:
 
 
 def _person(c: Row, typical: Row) -> str:
-    told = [] if isnan(c.get(AGE, float("nan"))) else [f"{_count(c[AGE], 'year')} old"]
-    for name, is_so in c.items():
-        attribute, _, value = name.partition("_")
-        if attribute in PROTECTED and name != AGE and is_so:
-            told.append(f"{attribute} {value}")
-    return ", ".join(told) or "is of none of the groups that the model knows"
+    """Tell no value, and nothing that one could be told by: an audience may ask for a reason."""
+    return PERSONAL
 
 
 # The order breaks ties. Together the groups hold every feature exactly once (tested).
