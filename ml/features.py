@@ -137,7 +137,8 @@ INPUTS: tuple[str, ...] = (*FEATURES, *CALENDAR)
 # country_DE.
 PROTECTED: dict[str, str] = {"gender": "gender", "age": "birth_year", "country": "country"}
 AGE = "age_years"
-#: Values of fewer customers get no feature: it would be nearly a list of their names.
+#: Values of fewer customers get no feature: it would be nearly a list of their names. So would be
+#: the zeros of all flags, where the rest of the customers are fewer.
 SMALLEST_GROUP = 300
 
 # Missing means "never happened" or "cannot be known yet": no gap with one order, no cost delivered,
@@ -204,7 +205,9 @@ def protected_features(frame: pd.DataFrame, attributes: Sequence[str]) -> tuple[
 
     frame: customer_key and the context columns. attributes: of `PROTECTED`. Age is one number,
     gender and country a flag for every value that at least `SMALLEST_GROUP` customers have; none
-    where they all have the same, or nobody delivers it.
+    where they all have the same, or nobody delivers it. Where fewer than that, but some, have none
+    of these values (or it is not known of them), the smallest value gets no flag either: no flag at
+    all would tell of exactly those.
 
     Raises:
         ValueError: an attribute is none of `PROTECTED`.
@@ -222,9 +225,14 @@ def protected_features(frame: pd.DataFrame, attributes: Sequence[str]) -> tuple[
             found.append(AGE)
             continue
         customers = frame.groupby(column)["customer_key"].nunique()
-        large = customers.index[customers >= SMALLEST_GROUP]
-        if len(customers) > 1:
-            found += sorted(f"{attribute}_{value}" for value in large)
+        if len(customers) < 2:
+            continue
+        by_size = customers.sort_values(ascending=False, kind="stable")
+        flagged = by_size.index[by_size >= SMALLEST_GROUP]
+        others = frame.loc[~frame[column].isin(flagged), "customer_key"].nunique()
+        if 0 < others < SMALLEST_GROUP:
+            flagged = flagged[:-1]
+        found += sorted(f"{attribute}_{value}" for value in flagged)
     return tuple(found)
 
 

@@ -58,7 +58,7 @@ def _people(n: int = 900) -> pd.DataFrame:
             "snapshot_date": date(2025, 6, 30),
             "gender": np.resize(np.array(["f", "m", None], dtype=object), n),
             "birth_year": np.resize(np.array([1990, None], dtype=object), n),
-            "country": np.where(np.arange(n) < 20, "AT", "DE"),
+            "country": np.where(np.arange(n) < 20, "AT", np.where(np.arange(n) < 400, "FR", "DE")),
         }
     )
 
@@ -67,14 +67,39 @@ def test_protected_attributes_become_features_only_where_they_are_switched_on() 
     people = _people()
     assert protected_features(people, ()) == ()
     names = protected_features(people, ("country", "age", "gender"))
-    assert names == ("gender_f", "gender_m", "age_years", "country_DE")  # 20 are too few
+    # AT: 20 are too few; without a flag for FR, too, no flag would be these 20
+    assert names == ("gender_f", "gender_m", "age_years", "country_DE")
     assert protected_in(names) == ("gender", "age", "country")
     found = feature_matrix(people, names)
     assert found.iloc[0].tolist() == [1, 0, 35, 0]
-    assert found.iloc[28].tolist() == [0, 1, 35, 1]
-    assert found.iloc[29].fillna(-1).tolist() == [0, 0, -1, 1]  # not known: of neither, no age
+    assert found.iloc[400].tolist() == [0, 1, 35, 1]
+    assert found.iloc[401].fillna(-1).tolist() == [0, 0, -1, 1]  # not known: of neither, no age
     with pytest.raises(FeatureError, match="gender_f: is missing"):
         feature_matrix(people.drop(columns="gender"), names)
+
+
+@pytest.mark.parametrize(
+    ("groups", "flags"),
+    [
+        ({"DE": 1000, "FR": 5}, ()),  # a zero would be these five
+        ({"DE": 1000, None: 5}, ()),
+        ({"DE": 1000, "FR": 400, None: 5}, ("country_DE",)),
+        ({"DE": 1000, "FR": 400, "AT": 200, None: 99}, ("country_DE",)),
+        ({"DE": 1000, "FR": 400, "AT": 200, None: 100}, ("country_DE", "country_FR")),
+        ({"DE": 1000, "FR": 400}, ("country_DE", "country_FR")),  # there is nobody else
+        ({"DE": 299, "FR": 400, "AT": 301}, ("country_FR",)),
+        ({"DE": 5, "FR": 5}, ()),
+    ],
+)
+def test_no_flag_at_all_tells_of_a_small_group_either(
+    groups: dict[str | None, int], flags: tuple[str, ...]
+) -> None:
+    country = np.repeat(np.array([*groups], dtype=object), [*groups.values()])
+    keys = [f"{i:032x}" for i in range(len(country))]
+    people = pd.DataFrame({"customer_key": keys, "country": country})
+    assert protected_features(people, ("country",)) == flags
+    days = pd.concat([people, people])  # a customer of many snapshots is one customer
+    assert protected_features(days, ("country",)) == flags
 
 
 def test_what_tells_nobody_apart_is_no_feature() -> None:
