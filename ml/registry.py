@@ -587,6 +587,16 @@ def rollback(tracking_uri: str, name: str, reason: str, approver: str = TRAINING
     Raises:
         ModelError: there is no earlier champion, or it no longer loads.
     """
+    version = previous_champion(tracking_uri, name)
+    return _move(tracking_uri, name, "rollback", version, reason, approver)
+
+
+def previous_champion(tracking_uri: str, name: str) -> int:
+    """Return the version to which a rollback leads.
+
+    Raises:
+        ModelError: there is no earlier champion.
+    """
     current = resolve(tracking_uri, name, CHAMPION).version
     line: list[int] = []  # the champions to which a rollback could lead, oldest first
     for move in champion_history(tracking_uri, name):
@@ -598,7 +608,7 @@ def rollback(tracking_uri: str, name: str, reason: str, approver: str = TRAINING
         line.pop()
     if not line:
         raise ModelError(f"model {name!r} has had no champion before version {current}")
-    return _move(tracking_uri, name, "rollback", line[-1], reason, approver)
+    return line[-1]
 
 
 def champion_history(tracking_uri: str, name: str) -> list[ChampionMove]:

@@ -239,7 +239,8 @@ def train(
     by other recipes, and one that is older than the horizon also by its own recipe on new labels.
 
     A champion that was given a protected attribute which `features` no longer holds is replaced as
-    if it were not there: it must not serve on, however good it is.
+    if it were not there: it must not serve on, however good it is. Only where the version to follow
+    it is held for a leak review it serves until somebody signs, and the reason says so.
 
     Where nothing can be compared (too little history, too few rows, one class only) and there is no
     champion, the recency rule is returned instead, so that a new shop has scores.
@@ -262,8 +263,10 @@ def train(
     if FALLBACK not in recipes:
         raise ValueError(f"the recipes must include the baseline and fallback {FALLBACK!r}")
     off = sorted(set(champion.protected) - set(protected_in(features))) if champion else []
+    displaced: str | None = None
     if off and champion is not None:
-        on_progress(f"champion version {champion.version} uses {', '.join(off)}, now switched off")
+        displaced = f"champion version {champion.version} uses {', '.join(off)}, now switched off"
+        on_progress(displaced)
         champion = None
     everything = known_by(training, as_of, horizon_days, features)
     days, panel = on_grid(everything, settings.snapshot_spacing_days)
@@ -277,6 +280,7 @@ def train(
             raise
         reason = f"{skipped}; the {FALLBACK} serves until candidates can be compared"
         on_progress(reason)
+        reason = f"{_first(displaced)}, compared with nothing: {reason}"
         return _fall_back(recipes[FALLBACK], data, as_of, horizon_days, features, reason)
 
     tried: Searched | None = None
@@ -331,7 +335,7 @@ def train(
     )
     passed = {result.name for result in results if result.passed}
     chosen, decision, champion_metrics = _decide(
-        predictions, ranking, passed, champion, as_of, settings, seed
+        predictions, ranking, passed, champion, displaced, as_of, settings, seed
     )
 
     on_progress(f"refitting {chosen} on all that is known by {as_of}")
@@ -545,7 +549,7 @@ def _fall_back(
         model=model,
         last_matured_date=max(data["matured_date"], default=as_of),
         training_row_count=len(data),
-        decision=Decision(True, f"first champion, compared with nothing: {reason}", None),
+        decision=Decision(True, reason, None),
         data_digest=_digest(data, features),
     )
 
@@ -726,6 +730,7 @@ def _decide(
     ranking: tuple[str, ...],
     passed: set[str],
     champion: Champion | None,
+    displaced: str | None,
     as_of: date,
     settings: TrainingSettings,
     seed: int,
@@ -734,17 +739,22 @@ def _decide(
 
     The best that passes the gates, if it is a new recipe, must be superior to the champion. If it
     is not, the champion's own recipe on the new labels follows it, where it is no worse.
+
+    displaced: why the one that serves must not, where it is to be replaced as if it were not there.
     """
     best = next((name for name in ranking if name in passed), FALLBACK)
     if champion is None:
         if best in passed:
-            reason = f"first champion: {best} has the lowest log loss of those that pass the gates"
+            reason = f"{best} has the lowest log loss of those that pass the gates"
         else:
-            reason = f"first champion: no candidate passes the gates, so the {best} serves"
+            reason = f"no candidate passes the gates, so the {best} serves"
         held = _suspicion(predictions, best, settings, seed)
         if held is not None:
-            return best, Decision(False, f"{best} is held: {held}", None, held=held), None
-        return best, Decision(True, reason, None), None
+            reason = f"{best} is held: {held}"
+            if displaced is not None:
+                reason += f". {displaced}, and still serves until somebody signs and promotes"
+            return best, Decision(False, reason, None, held=held), None
+        return best, Decision(True, f"{_first(displaced)}: {reason}", None), None
     rows = predictions[predictions[CHAMPION].notna()]
     who = f"champion version {champion.version} ({champion.recipe})"
     if rows.empty:
@@ -793,6 +803,11 @@ def _decide(
         return chosen, Decision(False, f"{chosen} is held: {held}", found, spent, held), metrics
     verb = "refreshes" if chosen == champion.recipe else "replaces"
     return chosen, Decision(True, f"{chosen} {verb} {who}. {told}", found, spent), metrics
+
+
+def _first(displaced: str | None) -> str:
+    """Return how the reason of a version begins that follows nobody it could be compared with."""
+    return "first champion" if displaced is None else f"{displaced}, and is replaced"
 
 
 def _suspicion(

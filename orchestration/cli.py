@@ -144,7 +144,7 @@ def _champion(args: argparse.Namespace) -> None:
     from orchestration.defs.models.assets import CHURN_MODEL
     from orchestration.resources.models import Models
 
-    models = Models(_home())
+    models = Models(_home(), Settings().protected_features)
     if args.rollback:
         ref = models.rollback(CHURN_MODEL, args.reason, args.name)
         print(f"champion is version {ref.version} again; the next day scored uses it")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import date
 
     from ml.clustering import SegmentModel
@@ -59,13 +59,17 @@ def uplift_model(campaign_id: str, arm: str) -> str:
 
 
 class Models:
-    """The model store of one home."""
+    """The model store of one home.
 
-    def __init__(self, home: Home) -> None:
+    protected_features: the protected attributes (ml.features) that the shop has switched on.
+    """
+
+    def __init__(self, home: Home, protected_features: Sequence[str] = ()) -> None:
         from ml import registry
 
         self.uri = home.mlflow_uri
         self.home = home
+        self.protected_features = tuple(protected_features)
         registry.initialise(self.uri, home.mlflow_artifacts.as_uri())
 
     def resolve(self, name: str, version: str | None = None) -> ModelRef:
@@ -127,16 +131,43 @@ class Models:
         return registry.attempt_of(self.uri, name, as_of)
 
     def rollback(self, name: str, reason: str, approver: str) -> ModelRef:
-        """Make the previous champion champion again."""
+        """Make the previous champion champion again.
+
+        Raises:
+            ModelError: there is none, it no longer loads, or uses an attribute that is off.
+        """
         from ml import registry
 
+        self._require_switched_on(name, registry.previous_champion(self.uri, name))
         return registry.rollback(self.uri, name, reason, approver)
 
     def promote(self, name: str, version: int, reason: str, approver: str) -> ModelRef:
-        """Make a version champion."""
+        """Make a version champion.
+
+        Raises:
+            ModelError: it does not exist or load, is held, or uses an attribute that is off.
+        """
         from ml import registry
 
+        self._require_switched_on(name, version)
         return registry.promote(self.uri, name, version, reason, approver)
+
+    def _require_switched_on(self, name: str, version: int) -> None:
+        """Refuse a version that was given a protected attribute which is switched off now."""
+        from ml import registry
+        from ml.features import protected_in
+
+        used = protected_in(registry.resolve(self.uri, name, version).inputs)
+        off = ", ".join(a for a in used if a not in self.protected_features)
+        if not off:
+            return
+        needed = ",".join(sorted({*used, *self.protected_features}))
+        raise registry.ModelError(
+            f"model {name!r} version {version} uses {off}, now switched off, so it must not serve. "
+            "Promote a version without (python -m orchestration champion --promote VERSION "
+            "--reason WHY) or train one (python -m orchestration train); only if the shop may use "
+            f"it again, set HOLDFAST_PROTECTED_FEATURES={needed}"
+        )
 
     def sign(self, name: str, version: int, reason: str, approver: str) -> ModelRef:
         """Record that a person found no leak in a version that was held."""

@@ -96,7 +96,7 @@ class Platform(dg.ConfigurableResource):
         """Registered models."""
         from orchestration.resources.models import Models
 
-        return Models(self.home)
+        return Models(self.home, self.settings.protected_features)
 
     @cached_property
     def docs(self) -> DocsSite:

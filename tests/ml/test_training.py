@@ -259,7 +259,12 @@ def test_a_protected_attribute_is_given_to_a_model_only_where_it_is_switched_on(
     said: list[str] = []
     after = _train(people, champion=champion, on_progress=said.append)
     assert after.decision.promote
-    assert after.decision.reason.startswith("first champion")
+    assert after.decision.reason.startswith(
+        "champion version 3 uses gender, now switched off, and is replaced: logistic_all has"
+    )
+    alone = _fall_back(people.iloc[:0], champion=champion)
+    assert "champion version 3 uses gender, now switched off" in alone.decision.reason
+    assert "first champion" not in alone.decision.reason
     assert "champion version 3 uses gender, now switched off" in said
     stays_on = _train(people, champion=champion, **knows)
     assert "champion" in stays_on.predictions
@@ -506,6 +511,15 @@ def test_a_leaking_model_is_held(frame: pd.DataFrame) -> None:
     again = _train(leak, recipes=_with(LogisticRegression(), names), champion=champion)
     assert not again.decision.promote
     assert again.decision.held is not None
+    # who must not serve any more does so until a person has looked: that has to be told
+    off = replace(champion, protected=("gender",))
+    still = _train(leak, recipes=_with(LogisticRegression(), names), champion=off).decision
+    assert not still.promote
+    assert "suspect is held" in still.reason
+    assert still.reason.endswith(
+        "champion version 3 uses gender, now switched off, and still serves until somebody signs "
+        "and promotes"
+    )
 
 
 def test_a_model_whose_level_is_off_is_refused(frame: pd.DataFrame) -> None:

@@ -79,6 +79,38 @@ def test_a_shop_too_young_to_compare_gets_the_recency_rule(models: Models) -> No
     assert models.candidates(ref) == []
 
 
+def test_a_version_that_uses_what_is_switched_off_does_not_come_back(models: Models) -> None:
+    """Neither by rollback nor by promotion, until the shop switches it on again."""
+    from datetime import date
+
+    import pandas as pd
+    from mlflow import MlflowClient
+
+    from ml.features import FEATURES
+    from ml.training import KEYS, train
+
+    nothing = pd.DataFrame(columns=[*KEYS, "matured_date", *FEATURES])
+    for day in (date(2025, 1, 30), date(2025, 1, 31)):
+        models.register("churn", train(nothing, day, 90, 7), {})
+    given = '["gender_female", "age_years"]'
+    MlflowClient(models.uri, models.uri).set_model_version_tag(
+        "churn", "1", "protected_features", given
+    )
+    half = Models(models.home, ("age",))
+    says = r"version 1 uses gender, now switched off.*--promote VERSION.*_FEATURES=age,gender"
+    with pytest.raises(ModelError, match=says):
+        half.rollback("churn", "complaints", "Jo")
+    with pytest.raises(ModelError, match=says):
+        half.promote("churn", 1, "asked for", "Jo")
+    with pytest.raises(ModelError, match="uses gender, age, now switched off"):
+        models.promote("churn", 1, "asked for", "Jo")
+    assert [move.version for move in models.history("churn")] == [1, 2]
+    both = Models(models.home, ("gender", "age"))
+    assert both.rollback("churn", "complaints", "Jo").version == 1
+    assert half.promote("churn", 2, "has none", "Jo").version == 2
+    assert both.promote("churn", 1, "asked for", "Jo").version == 1
+
+
 def test_a_model_of_value_is_kept_with_what_was_measured(models: Models) -> None:
     from datetime import date
 
