@@ -160,6 +160,31 @@ class Bands:
         return expected * self.low[band], expected * self.high[band]
 
 
+def nested(
+    expected: Mapping[int, Array], bands: Mapping[int, Bands | None]
+) -> dict[int, tuple[Array, Array, Array]]:
+    """Return of each window what is expected, and the ends of its interval, as they are served.
+
+    expected: window -> expectations of the same customers. A longer window holds all that a shorter
+    one does, yet two models may disagree by a hair, and so may two intervals: neither value may lie
+    below that of a shorter window. Without bands the ends are NaN; NaN of a shorter window tells
+    nothing of a longer one.
+    """
+
+    def no_less(values: Array, than: Array) -> Array:
+        return np.where(np.isnan(than), values, np.maximum(values, than))
+
+    found: dict[int, tuple[Array, Array, Array]] = {}
+    value = low = high = np.zeros(1)
+    for window in sorted(expected):
+        value = no_less(expected[window], value)
+        own = bands.get(window)
+        ends = own.apply(value) if own else (np.full(len(value), np.nan),) * 2
+        low, high = no_less(ends[0], low), no_less(ends[1], high)
+        found[window] = value, low, high
+    return found
+
+
 def fit_bands(
     actual: Array,
     expected: Array,
@@ -291,25 +316,18 @@ class CustomerValueModel(BaseEstimator):
             column[is_buyer] = np.round(values, digits)
             found[name] = column
 
-        # A longer window holds all that a shorter one does: two models may disagree by a hair, and
-        # so may two intervals.
-        before = {"orders": np.zeros(len(buyers)), "revenue": np.zeros(len(buyers))}
-        inside = {measure: (np.zeros(len(buyers)),) * 2 for measure in before}
+        orders = {window: self.expected_orders(inputs, window) for window in VALUE_WINDOWS}
+        revenue = {window: expected * spend for window, expected in orders.items()}
+        served = {
+            measure: nested(expected, {w: self.bands.get(f"{measure} {w}") for w in VALUE_WINDOWS})
+            for measure, expected in (("orders", orders), ("revenue", revenue))
+        }
         for window in VALUE_WINDOWS:
-            orders = np.maximum(self.expected_orders(inputs, window), before["orders"])
-            revenue = np.maximum(orders * spend, before["revenue"])
-            before = {"orders": orders, "revenue": revenue}
-            for measure, values, shown in (
-                ("orders", orders, (("order_count", 6, 1.0),)),
-                ("revenue", revenue, (("revenue_amount", 4, 1.0), ("margin_amount", 4, rate))),
+            for measure, shown in (
+                ("orders", (("order_count", 6, 1.0),)),
+                ("revenue", (("revenue_amount", 4, 1.0), ("margin_amount", 4, rate))),
             ):
-                bands = self.bands.get(f"{measure} {window}")
-                low, high = bands.apply(values) if bands else (np.full(len(values), np.nan),) * 2
-                low, high = (
-                    np.maximum(low, inside[measure][0]),
-                    np.maximum(high, inside[measure][1]),
-                )
-                inside[measure] = low, high
+                values, low, high = served[measure][window]
                 for column, digits, factor in shown:
                     put(f"expected_{column}_{window}d", values * factor, digits)
                     # a loss turns the ends round

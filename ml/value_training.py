@@ -49,6 +49,7 @@ from ml.customer_value import (
     design,
     fit_bands,
     fit_purchase_model,
+    nested,
 )
 from ml.estimators import CalibratedOnLaterSnapshots, SignedLog, sigmoid
 from ml.metrics import average_precision, log_losses, roc_auc
@@ -720,9 +721,9 @@ def _value_model(
         key=lambda r: float(deviances(came, _revenue(judged[base], r), 1.5).mean()),
     )
     recipe = _decide(judged[base], recipe, champion, last, settings, seed, found)
-    for window, block in blocks.items():
+    for window in blocks:
         _judge_value(judged[window], window, recipe, settings, seed, found)
-        _intervals(block, judged[window], window, recipe, last, settings, seed, found)
+        _intervals(blocks, judged[window], window, recipe, last, settings, seed, found)
     if longest not in blocks:  # continued from the longest that is tested, and marked
         for measure in ("orders", "revenue"):
             found.bands[f"{measure} {longest}"] = found.bands[f"{measure} {base}"]
@@ -1001,24 +1002,34 @@ def bands_for(block: pd.DataFrame, measure: str, recipe: str, day: date) -> Band
 
 
 def held_out(
-    block: pd.DataFrame, measure: str, recipe: str, window: int, days: Iterable[date]
+    blocks: Mapping[int, pd.DataFrame], measure: str, recipe: str, window: int, days: Iterable[date]
 ) -> pd.DataFrame:
     """Return of the customers of each of `days` whether their 80 % interval held what came.
 
-    Learnt from the outcomes that were known by that day only. Columns: snapshot_date, customer_key,
-    value_tier, is_covered, and is_open, whether the interval is not [0, 0]. Empty where no two days
-    lie a window apart.
+    blocks: window -> what was expected and what came, of this window and of shorter ones: the
+    interval is as it serves, no end below that of a shorter window (ml.customer_value.nested) where
+    the shorter one was expected of the same day. Learnt from the outcomes that were known by that
+    day only. Columns: snapshot_date, customer_key, value_tier, is_covered, and is_open, whether the
+    interval is not [0, 0]. Empty where no two days lie a window apart.
     """
+    block, name = blocks[window], f"{measure}_{recipe}"
     columns = ["snapshot_date", "customer_key", "value_tier"]
     parts = [pd.DataFrame(columns=[*columns, "is_covered", "is_open"])]
     for day in days:
-        known = block[block["snapshot_date"] <= day - timedelta(days=window)]
-        if known.empty:
-            continue
         here = block[block["snapshot_date"] == day]
-        low, high = bands_for(known, measure, recipe, day).apply(
-            here[f"{measure}_{recipe}"].to_numpy()
-        )
+        expected: dict[int, Array] = {}
+        bands: dict[int, Bands | None] = {}
+        for one in (w for w in blocks if w <= window):
+            then = blocks[one]
+            known = then[then["snapshot_date"] <= day - timedelta(days=one)]
+            if known.empty:
+                continue
+            bands[one] = bands_for(known, measure, recipe, day)
+            of_day = then[then["snapshot_date"] == day].set_index("customer_key")[name]
+            expected[one] = of_day.reindex(here["customer_key"]).to_numpy(dtype="float64")
+        if window not in bands:
+            continue
+        _, low, high = nested(expected, bands)[window]
         inside = is_covered(here[measure].to_numpy(), low, high)
         parts.append(here[columns].assign(is_covered=inside, is_open=high > 0))
     return pd.concat(parts[1:] or parts, ignore_index=True)
@@ -1065,7 +1076,7 @@ def coverages(
 
 
 def _intervals(
-    block: pd.DataFrame,
+    blocks: Mapping[int, pd.DataFrame],
     judged: pd.DataFrame,
     window: int,
     recipe: str,
@@ -1077,8 +1088,8 @@ def _intervals(
     """Fill in the bands that serve from `last` on, and how much such bands covered before."""
     days = sorted(set(judged["snapshot_date"]))
     for measure in ("orders", "revenue"):
-        found.bands[f"{measure} {window}"] = bands_for(block, measure, recipe, last)
-        held = held_out(block, measure, recipe, window, days)
+        found.bands[f"{measure} {window}"] = bands_for(blocks[window], measure, recipe, last)
+        held = held_out(blocks, measure, recipe, window, days)
         if held.empty:
             continue
         table = coverages(

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from value_world import FIRST, LAST, SETTINGS, history, orders, status
 
-from ml.customer_value import SERVED_COLUMNS
+from ml.customer_value import SERVED_COLUMNS, nested
 from ml.training import TrainingSkipped
 from ml.validation import Interval
 from ml.value_training import (
@@ -220,8 +220,9 @@ def test_intervals_of_another_season_are_too_narrow_and_are_widened() -> None:
     spring = [date(2025, month, 1) for month in range(1, 7)]
     day = date(2025, 10, 1)
     block = _seasons([*year, *spring, day])
-    narrow = held_out(block[block["snapshot_date"] >= spring[0]], "revenue", "average", 90, [day])
-    wide = held_out(block, "revenue", "average", 90, [day])
+    late = block[block["snapshot_date"] >= spring[0]]
+    narrow = held_out({90: late}, "revenue", "average", 90, [day])
+    wide = held_out({90: block}, "revenue", "average", 90, [day])
     assert narrow["is_covered"].mean() < 0.7
     assert 0.75 < wide["is_covered"].mean() < 0.85
     # and in spring, whose level is half of it, they are not as wide
@@ -243,7 +244,7 @@ def test_coverage_is_of_days_that_had_not_been_seen() -> None:
     block = _seasons(days).assign(value_tier="high")
     random = np.random.default_rng(4)
     block["revenue"] = block["revenue_average"] * random.gamma(2, 0.5, len(block))
-    held = held_out(block, "revenue", "average", 30, days)
+    held = held_out({30: block}, "revenue", "average", 30, days)
     assert sorted(set(held["snapshot_date"])) == days[1:]  # nothing was known on the first
     found = coverages(held, 30, "revenue", n_resamples=50, seed=7)
     assert found["tier"].tolist() == ["all", "high"]
@@ -254,12 +255,46 @@ def test_coverage_is_of_days_that_had_not_been_seen() -> None:
     assert whole["coverage_attainable"] == whole["coverage"]
     # over 90 days only the last day has one before it whose outcome was known
     doubled = block.assign(revenue=np.where(block["snapshot_date"] == days[2], 1e9, 0.0))
-    held = held_out(doubled, "revenue", "average", 90, days)
+    held = held_out({90: doubled}, "revenue", "average", 90, days)
     assert not held["is_covered"].any()
     none_open = coverages(held, 90, "revenue", n_resamples=50, seed=7).iloc[0]
     assert none_open["attainable_share"] == 0  # nothing came of the first days: all [0, 0]
     assert np.isnan(none_open["coverage_attainable"])
-    assert held_out(block, "revenue", "average", 90, days[:1]).empty
+    assert held_out({90: block}, "revenue", "average", 90, days[:1]).empty
+
+
+def test_coverage_is_of_intervals_as_they_serve() -> None:
+    """No end lies below that of a shorter window, when it serves and when it is measured."""
+    days = [date(2025, 1, 1), date(2025, 2, 1), date(2025, 5, 1)]
+    parts = [
+        pd.DataFrame(
+            {
+                "snapshot_date": day,
+                "customer_key": [f"{i:04}" for i in range(60)],
+                "value_tier": "high",
+                "revenue_average": 10.0,
+            }
+        )
+        for day in days
+    ]
+    block = pd.concat(parts, ignore_index=True)
+    # of thirty days 20 came, of ninety 12 at first (that was before) and now 20
+    short = block.assign(revenue=20.0)
+    long = block.assign(revenue=np.where(block["snapshot_date"] == days[-1], 20.0, 12.0))
+    alone = held_out({90: long}, "revenue", "average", 90, days)
+    assert not alone["is_covered"].any()  # [12, 12]
+    both = held_out({30: short, 90: long}, "revenue", "average", 90, days)
+    assert both["is_covered"].all()  # [20, 20], as in service
+    bands = {w: bands_for(b, "revenue", "average", days[-1]) for w, b in ((30, short), (90, long))}
+    _, low, high = nested(dict.fromkeys(bands, np.full(1, 10.0)), bands)[90]
+    assert low.item() == pytest.approx(20)
+    assert high.item() == pytest.approx(20)
+    # where nothing was expected of thirty days on that day, or of that customer, its own remains
+    other = short[short["snapshot_date"] < days[-1]]
+    assert held_out({30: other, 90: long}, "revenue", "average", 90, days).equals(alone)
+    some = short[(short["snapshot_date"] < days[-1]) | (short["customer_key"] < "0030")]
+    held = held_out({30: some, 90: long}, "revenue", "average", 90, days)
+    assert (held["is_covered"] == (held["customer_key"] < "0030")).all()
 
 
 def test_the_first_model_of_value_serves(result: ValueResult) -> None:
