@@ -1223,8 +1223,9 @@ def _judge(
     if metric.name == plan.decides and status in ("ok", "underpowered"):
         low, high = row["shrunken_low"], row["shrunken_high"]
         if low is not None and high is not None:
-            if plan.monitoring == "open_ended" and not look.is_final:
-                # The shrunken interval holds once; the sequence holds on every day.
+            if plan.monitoring == "open_ended":
+                # The shrunken interval holds once; the sequence holds on every day, the last too:
+                # who could have stopped before cannot ask less at the end.
                 low, high = min(low, row["effect_low"]), max(high, row["effect_high"])
             row["decision"] = "roll_out" if low > 0 else "stop" if high < 0 else "keep_testing"
 

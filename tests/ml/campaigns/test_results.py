@@ -535,6 +535,19 @@ def test_a_decision_before_the_end_needs_the_sequence_of_the_profit_too() -> Non
     assert seen[True]
 
 
+def test_the_last_reading_of_an_open_end_asks_no_less_than_those_before() -> None:
+    """Who may stop on any day and need only the shrunken interval at the end errs too often."""
+    decisions = {}
+    for lift in (0.45, 1.5):
+        plan, ledger, outcomes = wave(lift=lift)
+        always = replace(plan, looks=(), monitoring="open_ended")
+        row = read_out(always, ledger, outcomes, END + timedelta(days=40)).iloc[-1]
+        assert row["is_final"]
+        assert row["shrunken_low"] > 0
+        decisions[bool(row["effect_low"] > 0)] = row["decision"]
+    assert decisions == {False: "keep_testing", True: "roll_out"}
+
+
 def test_open_ended_monitoring_may_be_read_on_every_day() -> None:
     plan, ledger, outcomes = wave(lift=3.0)
     always = replace(plan, looks=(), monitoring="open_ended")
