@@ -62,10 +62,8 @@ class Settings(BaseSettings):
     training_step_days: int = Field(14, gt=0, description="days between training snapshots")
     training_max_rows: int = Field(60_000, gt=0, description="rows used for training at most")
     training_origins: int = Field(3, gt=0, description="out-of-time test snapshots")
-    protected_features: Annotated[tuple[Literal["gender", "age", "country"], ...], NoDecode] = (
-        Field(
-            (), description="of gender, age, country, by commas: those a churn model may be given"
-        )
+    protected_features: Annotated[tuple[Protected, ...], NoDecode] = Field(
+        (), description="of gender, age, country, by commas: those a churn model may be given"
     )
     dbt_threads: int = Field(2, gt=0, description="threads of dbt and DuckDB")
     mlflow_url: str = Field("http://127.0.0.1:5000", description="where links to MLflow lead")

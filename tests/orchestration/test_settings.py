@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
 from orchestration.resources.instance import TEMPLATE
-from orchestration.settings import QUIET, Settings, silence_libraries
+from orchestration.settings import QUIET, Protected, Settings, silence_libraries
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -185,6 +186,7 @@ def test_protected_attributes_are_no_inputs_unless_a_shop_says_so(
 ) -> None:
     from ml.features import PROTECTED
 
+    assert get_args(Protected) == tuple(PROTECTED)
     assert Settings().protected_features == ()
     monkeypatch.setenv("HOLDFAST_PROTECTED_FEATURES", "age, country")
     assert Settings().protected_features == ("age", "country")
