@@ -13,6 +13,7 @@ from training_world import FIRST, HORIZON, SETTINGS, small_recipes, training_fra
 
 from ml.features import INPUTS
 from ml.search import Searched, search, tuned
+from ml.survival import DiscreteTimeSurvival
 from ml.training import TrainingResult, known_by, on_grid, train
 
 AS_OF = FIRST + timedelta(days=14 * 13 + HORIZON)
@@ -40,8 +41,11 @@ def _search(frame: pd.DataFrame, **changes: Any) -> Searched:
     )
 
 
-def test_what_matured_after_the_cut_changes_nothing(frame: pd.DataFrame) -> None:
+def test_what_matured_after_the_cut_changes_nothing(
+    frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Labels that matured later are turned round, and whole later snapshots are other ones."""
+    monkeypatch.setattr(DiscreteTimeSurvival, "_has_seen_a_year", lambda *_: True)  # judge it, too
     found = _search(frame)
     changed = frame.copy()
     late = (changed["matured_date"] > CUT).to_numpy()
@@ -112,6 +116,18 @@ def test_a_setting_that_is_better_by_chance_is_not_taken(frame: pd.DataFrame) ->
     found = _search(frame, settings={"hist_gradient_boosting": tried})
     assert found.tried["minus_declared"].min() < 0
     assert found.chosen == {"hist_gradient_boosting": tried[0]}
+
+
+@pytest.mark.parametrize("has_season", [True, False])
+def test_a_fit_without_the_season_chooses_nothing(
+    frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, has_season: bool
+) -> None:
+    """What it prefers is not what one prefers that knows the season."""
+    monkeypatch.setattr(DiscreteTimeSurvival, "_has_seen_a_year", lambda *_: has_season)
+    found = _search(frame)
+    assert ("survival" in found.chosen) == has_season
+    assert "hist_gradient_boosting" in found.chosen
+    assert found.said("survival") == "not searched" or has_season
 
 
 def test_too_few_to_judge_choose_nothing(frame: pd.DataFrame) -> None:
