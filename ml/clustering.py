@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ml.scoring import one_thread
+from ml.threads import one_thread
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

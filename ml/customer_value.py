@@ -33,7 +33,7 @@ from ml.buy_till_you_die import (
 )
 from ml.estimators import logit, sigmoid
 from ml.features import FeatureError
-from ml.scoring import one_thread
+from ml.threads import one_thread
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits
 
 from ml.candidates import AVERAGES
 from ml.estimators import (
@@ -29,6 +28,7 @@ from ml.estimators import (
 )
 from ml.metrics import Thresholds, choose_thresholds
 from ml.survival import TARGET, DiscreteTimeSurvival, purchase_periods
+from ml.threads import one_thread
 from ml.validation import Split, sample_rows, uniform_hash
 
 if TYPE_CHECKING:
@@ -87,13 +87,13 @@ def fit_candidates(
     def fit(name: str) -> Fitted:
         started = time.thread_time()
         X, y, fold = rows_of[known_periods(recipes[name])]
-        with threadpool_limits(1):  # the limit on OpenMP holds per thread
+        with one_thread():  # the limit on OpenMP holds per thread
             raw = cross_fitted(recipes[name], X, y, fold, X_later, fold_later)
             model = CalibratedOnLaterSnapshots(recipes[name]).fit(X, y, raw, y_later)
         return fitted(model, raw, len(X), started)
 
     # both are process-wide, so they are set once around the threads
-    with threadpool_limits(1), warnings.catch_warnings():
+    with one_thread(), warnings.catch_warnings():
         # the number of epochs of the network is part of its recipe, not a failure to converge
         warnings.simplefilter("ignore", ConvergenceWarning)
         with ThreadPoolExecutor(_FIT_WORKERS) as pool:

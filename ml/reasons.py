@@ -24,7 +24,8 @@ import pandas as pd
 from ml.ablation import ablated
 from ml.estimators import logit
 from ml.features import INPUTS, feature_matrix
-from ml.scoring import MEDIUM_RISK, one_thread
+from ml.scoring import MEDIUM_RISK
+from ml.threads import one_thread
 
 REASON_COUNT = 3
 NO_REASON = "no sign of leaving"

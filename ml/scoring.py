@@ -6,15 +6,13 @@ customer is worth (ml.value), which model serves (ml.registry).
 
 from __future__ import annotations
 
-import functools
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import ThreadpoolController
 
 from ml.features import FeatureError
+from ml.threads import one_thread
 
 # Probability bands. Fixed, since probabilities are calibrated: "high" means two in three leave, on
 # every day and at every shop, however many customers that is. Ranks and deciles are the relative
@@ -70,23 +68,6 @@ def score(estimator: Any, features: pd.DataFrame) -> pd.DataFrame:
             "risk_band": pd.Series(risk_band(p), dtype="str"),
         }
     )
-
-
-def one_thread() -> AbstractContextManager[object]:
-    """Confine BLAS and OpenMP to one thread, so that sums have one order on every machine."""
-    return _libraries().limit(limits=1)
-
-
-@functools.cache
-def _libraries() -> ThreadpoolController:
-    """Return what there is to confine, looked for once, since it takes 3 ms.
-
-    Only libraries that are loaded are found, so scikit-learn's OpenMP comes first: without it the
-    first fit of a process ran on all cores, and on a busy machine took 26 s instead of 1.
-    """
-    import sklearn.ensemble  # noqa: F401
-
-    return ThreadpoolController()
 
 
 def risk_band(p: np.ndarray) -> np.ndarray:

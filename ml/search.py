@@ -23,11 +23,11 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
-from threadpoolctl import threadpool_limits
 
 from ml.estimators import fit_monotone_line, logit, sigmoid
 from ml.fitting import known_periods, teaching_rows
 from ml.metrics import log_losses
+from ml.threads import one_thread
 from ml.validation import rolling_origins
 
 #: Fewer judging rows, or fewer of a class, tell no two settings apart.
@@ -150,6 +150,6 @@ def tuned(recipes: Mapping[str, Any], found: Searched) -> dict[str, Any]:
 
 
 def _fit(recipe: Any, X: pd.DataFrame, y: np.ndarray) -> Any:
-    with threadpool_limits(1), warnings.catch_warnings():
+    with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return recipe.fit(X, y)

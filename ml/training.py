@@ -26,7 +26,6 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
-from threadpoolctl import threadpool_limits
 
 from ml.candidates import AVERAGES, FALLBACK, SETTINGS, candidates, fallback_prior
 from ml.estimators import CalibratedOnLaterSnapshots
@@ -54,6 +53,7 @@ from ml.promotion import (
 )
 from ml.search import Searched, search, tuned
 from ml.slices import OPTIONAL, PERSON, fairness, slice_table, slices
+from ml.threads import one_thread
 from ml.validation import (
     Interval,
     Split,
@@ -402,7 +402,7 @@ def permutation_importances(
         copy = X.copy()
         copy[name] = X[name].to_numpy()[random.permutation(len(X))]
         copies.append(copy)
-    with threadpool_limits(1):
+    with one_thread():
         p = model.predict_proba(pd.concat(copies, ignore_index=True))[:, 1]
     losses = log_losses(np.tile(y, len(copies)), p).reshape(len(copies), len(X))
     rises = (losses[1:] - losses[0]).T
@@ -540,7 +540,7 @@ def _fall_back(
     """
     seen = pd.concat([data, fallback_prior(horizon_days)], join="inner", ignore_index=True)
     seen["is_churned"] = seen["is_churned"].astype("int64")
-    with threadpool_limits(1):
+    with one_thread():
         model = clone(recipe).fit(seen, seen["is_churned"].to_numpy())
     return Fallback(
         as_of=as_of,
@@ -586,7 +586,7 @@ def _unusable(
 
 
 def _predict(model: Classifier, frame: pd.DataFrame, features: tuple[str, ...]) -> np.ndarray:
-    with threadpool_limits(1):
+    with one_thread():
         return np.round(model.predict_proba(frame[list(features)])[:, 1], 6)
 
 

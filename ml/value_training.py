@@ -34,7 +34,6 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
 from ml.boosting import BoostingClassifier, BoostingRegressor
 from ml.buy_till_you_die import FitError, histories_of, rank_correlation
@@ -55,6 +54,7 @@ from ml.estimators import CalibratedOnLaterSnapshots, SignedLog, sigmoid
 from ml.metrics import average_precision, log_losses, roc_auc
 from ml.promotion import alpha_of, paired_difference
 from ml.slices import TIERS, value_tier
+from ml.threads import one_thread
 from ml.training import TrainingSkipped
 from ml.validation import (
     Interval,
@@ -255,7 +255,7 @@ def train_value(
     last = max(frames)
     purchases = _purchases(frames[last], settings, f"as of {last}")
     found = _Found()
-    with threadpool_limits(1), warnings.catch_warnings():
+    with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         # of a column without a value there is no variance either
         warnings.filterwarnings("ignore", message="Degrees of freedom", category=RuntimeWarning)
