@@ -334,7 +334,7 @@ class Lake:
         return DeltaTable(str(path), version=version)
 
     def _opened(self, table: Table) -> DeltaTable:
-        """Return the table, made if it is not there; its lock is held."""
+        """Return the table, made if it is not there: hold its lock the first time."""
         from deltalake import DeltaTable
 
         return self._open(table) or DeltaTable.create(
