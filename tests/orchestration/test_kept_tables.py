@@ -18,6 +18,7 @@ import pytest
 from orchestration.defs.mart import assets
 from orchestration.defs.mart.assets import build_mart
 from orchestration.defs.sources.assets import take_in
+from orchestration.defs.sources.contract import load_contract
 from orchestration.resources import dbt, warehouse
 from orchestration.resources.dbt import KEPT, PROJECT, mark_of, prepare_manifest, read_manifest
 from orchestration.resources.platform import Platform
@@ -186,32 +187,40 @@ def deliver_at_random(platform: Platform, rng: random.Random, number: int) -> No
             f"{rng.randint(1, 9)}.50,{sometimes(day(2))}"
         ),
         "products": lambda: f"p{rng.randint(1, 4)},c{rng.randint(1, 2)},{sometimes(day(2))}",
+        "returns": lambda: (
+            f"r{rng.randint(1, 4)},o{rng.randint(1, 7)},{rng.randint(1, 2)},1,"
+            f"{sometimes('2.50')},{day(3)},{sometimes(day(4))}"
+        ),
+        "consents": lambda: (
+            f"{rng.choice(['ann', 'bob'])},email,{rng.choice(['granted', 'revoked'])},"
+            f"{day(1, 4)},{rng.choice(['marketing', 'survey'])},{sometimes(day(2))}"
+        ),
     }
     headers = {
         "orders": "order_id,customer_id,ordered_at,cancelled_at,arrived_at",
         "order_items": "order_id,line_number,product_id,quantity,unit_price,cancelled_at",
         "products": "product_id,category,arrived_at",
+        "returns": "return_id,order_id,line_number,quantity,amount,returned_at,arrived_at",
+        "consents": "customer_id,channel,status,changed_at,purpose,arrived_at",
     }
-    for table in rng.sample(sorted(rows), rng.randint(1, 3)):
+    for table in rng.sample(sorted(rows), rng.randint(1, 4)):
         lines = [rows[table]() for _ in range(rng.randint(1, 5))]
         name = f"{rng.choice([number, number, 90 - number])}.csv"
         land(platform, table, name, "\n".join([headers[table], *lines, lines[0]]) + "\n")
     take_in(platform, "run", lambda text: None)
 
 
-STATES = ("int_order_lines", "int_orders")
-
-
 def grow(platform: Platform, seed: int, batches: int) -> int:
     """Deliver and build by turns, some days twice; return on how many turns the kept were wrong."""
     rng = random.Random(seed)
+    all_kept = [f"+{name}" for name in KEPT]
     wrong = 0
     for number in range(1, batches + 1):
         if rng.random() < 0.7:
             deliver_at_random(platform, rng, number)
         for _ in range(rng.randint(1, 2)):
-            build(platform, DAY + timedelta(days=rng.randint(0, 4)), ORDERS_ALONE)
-        grown = tables(platform, STATES)
+            build(platform, DAY + timedelta(days=rng.randint(0, 4)), [*ORDERS_ALONE, *all_kept])
+        grown = tables(platform, KEPT)
         if not fresh(platform, grown):
             wrong += 1
     return wrong
@@ -223,27 +232,36 @@ def fresh(platform: Platform, grown: dict[str, list[Any]]) -> bool:
         connection.execute("attach ':memory:' as scratch")
         for name in ("raw", "staging", "intermediate"):
             connection.execute(f"create schema scratch.{name}")
-        for table in ("orders", "order_items", "products"):
-            connection.execute(f"create table scratch.raw.{table} as from raw.{table}")
+        for table in load_contract().tables:
+            connection.execute(f"create table scratch.raw.{table.name} as from raw.{table.name}")
         for node in in_order(platform):
             kind = "view" if node["config"]["materialized"] == "view" else "table"
             sql = node["sql"].replace('"warehouse".', '"scratch".')
             connection.execute(f"create {kind} scratch.{node['schema']}.{node['name']} as {sql}")
         made = {
             name: connection.execute(f"from scratch.intermediate.{name} order by all").fetchall()
-            for name in STATES
+            for name in KEPT
         }
         connection.execute("detach scratch")
     return made == grown
 
 
 def in_order(platform: Platform) -> list[dict[str, Any]]:
-    """The models that states are made of, as dbt compiled them for the first build."""
-    names = ("stg_orders", "stg_order_items", "stg_products", *STATES)
+    """The kept tables and what they are made of, as dbt compiled it for the first build."""
+    nodes = read_manifest()["nodes"]
     compiled = platform.home.dbt_target / "compiled" / "holdfast" / "models"
-    nodes = {node["name"]: node for node in read_manifest()["nodes"].values()}
     found = {path.stem: path.read_text() for path in compiled.rglob("*.sql")}
-    return [{**nodes[name], "sql": found[name]} for name in names]
+    order: list[str] = []
+
+    def place(unique_id: str) -> None:
+        if unique_id in nodes and unique_id not in order:
+            for parent in nodes[unique_id]["depends_on"]["nodes"]:
+                place(parent)
+            order.append(unique_id)
+
+    for name in KEPT:
+        place(f"model.holdfast.{name}")
+    return [{**nodes[unique_id], "sql": found[nodes[unique_id]["name"]]} for unique_id in order]
 
 
 def test_kept_is_what_a_rebuild_makes(platform: Platform) -> None:
