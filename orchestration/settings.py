@@ -65,7 +65,9 @@ class Settings(BaseSettings):
     protected_features: Annotated[tuple[Protected, ...], NoDecode] = Field(
         (), description="of gender, age, country, by commas: those a churn model may be given"
     )
-    dbt_threads: int = Field(2, gt=0, description="threads of dbt and DuckDB")
+    dbt_threads: int = Field(
+        2, gt=0, description="models that dbt runs side by side, and threads of other queries"
+    )
     mlflow_url: str = Field("http://127.0.0.1:5000", description="where links to MLflow lead")
     seed: int = Field(7, description="seed of every random choice in training")
     today: date | None = Field(None, description="the last partition of an open home, for tests")
