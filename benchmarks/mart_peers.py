@@ -30,13 +30,12 @@ MAIL = ["email_open", "email_click"]
 Arm = Callable[[], Callable[[], Any]]
 
 EVENTS = """
-    SELECT customer_key, event_type, occurred_date, session_id,
-        greatest(occurred_date, coalesce(arrived_date, occurred_date)) AS known_date
+    SELECT customer_key, event_type, occurred_date, session_id, arrived_date, _superseded_date
     FROM facts.raw.events
 """
 
 
-def arms(facts: Path, mart: Mart, day: date, threads: int = 2) -> dict[str, Arm]:
+def arms(facts: Path, mart: Mart, day: date, threads: int) -> dict[str, Arm]:
     """Return the arms by name: each prepares its facts, and returns what is to be timed.
 
     What is timed returns the number of customers, and of each column the sum and that of squares.
@@ -114,7 +113,8 @@ def _polars(
     if numbers:
         frame = frame.with_columns(number(pl.col("customer_key")))
     frame = frame.rechunk()
-    key, occurred = pl.col("customer_key"), pl.col("occurred_date")
+    key, occurred, today = pl.col("customer_key"), pl.col("occurred_date"), pl.lit(day)
+    arrived, superseded = pl.col("arrived_date"), pl.col("_superseded_date")
     last = {n: occurred > day - timedelta(days=n) for n in (7, 30, 60)}
     browsing, kind = ~pl.col("is_mail"), pl.col("event_type")
 
@@ -137,7 +137,12 @@ def _polars(
     def ask() -> Any:
         kept = (
             frame.lazy()
-            .filter(occurred > day - timedelta(days=90), pl.col("known_date") <= pl.lit(day))
+            .filter(
+                occurred > day - timedelta(days=90),
+                occurred <= today,
+                arrived.is_null() | (arrived <= today),
+                superseded.is_null() | (superseded > today),
+            )
             .with_columns(is_mail=kind.is_in(MAIL))
         )
         if is_bits:
@@ -168,7 +173,7 @@ def _pandas(facts: Path, day: date, is_coded: bool = False) -> Callable[[], Any]
     import pandas as pd
 
     frame = _events(facts).to_pandas()
-    for name in ("occurred_date", "known_date"):
+    for name in ("occurred_date", "arrived_date", "_superseded_date"):
         frame[name] = frame[name].astype("datetime64[s]")
     # An expert stores kinds as such. Keys that somebody has coded before are a row of their own:
     # sources deliver text, and coding it is most of the work.
@@ -182,7 +187,12 @@ def _pandas(facts: Path, day: date, is_coded: bool = False) -> Callable[[], Any]
         return rows["occurred_date"] > now - pd.Timedelta(days=days)
 
     def answer() -> Any:
-        kept = frame[since(frame, 90) & (frame["known_date"] <= now)]
+        kept = frame[
+            since(frame, 90)
+            & (frame["occurred_date"] <= now)
+            & ~(frame["arrived_date"] > now)
+            & ~(frame["_superseded_date"] <= now)
+        ]
         kind = kept["event_type"]
         browsing = ~kind.isin(MAIL)
         last = {n: since(kept, n) for n in (7, 30, 60)}

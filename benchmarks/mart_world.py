@@ -1,8 +1,9 @@
 """Raw tables of any size for measuring the mart: skewed, late in part, the same for the same seed.
 
 What belongs here: making facts fast, straight into a DuckDB file in the loader's shape. What does
-not: worlds that are hard on purpose; those are in tests/dbt_project/raw_world.py. Here nothing is
-delivered twice, so that a plain query over the raw tables has the same answer as the mart.
+not: worlds that are hard on purpose; those are in tests/dbt_project/raw_world.py. Here a later
+version of a row keeps its business day, and products are delivered once: the queries that the mart
+is compared with are shorter and faster for it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,13 @@ EVENTS_PER_VISIT = 2.5
 ORDERS_PER_EVENT = 0.15
 LINES_PER_ORDER = 2.2
 CHUNK = 2_000_000
+ROWS_PER_CORRECTION = 50
+# What the earlier version of a corrected row had otherwise.
+FIRST_DELIVERED = {
+    "events": "'view' AS event_type",
+    "orders": "discount_amount + 5 AS discount_amount, NULL AS delivered_at",
+    "order_items": "quantity + 1 AS quantity, unit_price + 3 AS unit_price",
+}
 EVENT_TYPES = ["view", "add_to_cart", "search", "login", "email_open", "email_click"]
 
 
@@ -67,8 +75,33 @@ def write_world(path: Path, size: Size, seed: int = 7) -> None:
             _write_events(connection, frame, size)
         for orders, lines in _orders(size, owners, rng):
             _write_orders(connection, orders, lines, size)
+        for table, was in FIRST_DELIVERED.items():
+            _deliver_again(connection, table, was)
         for table in ("events", "orders"):
             _in_order_of_arrival(connection, table)
+
+
+def _deliver_again(connection: duckdb.DuckDBPyConnection, table: str, was: str) -> None:
+    """Give one row in fifty an earlier version, which it superseded one to ten days later."""
+    day = "coalesce(arrived_date, occurred_date)"
+    if table == "order_items":
+        day = "(SELECT min(occurred_date) FROM raw.orders AS o WHERE o.order_id = r.order_id)"
+    again = f"{day} + (1 + _line % 10)::INTEGER"
+    chosen = f"raw.{table} AS r WHERE hash(_line) % {ROWS_PER_CORRECTION} = 0"
+    connection.execute(
+        f"""
+        CREATE TEMP TABLE early AS
+            SELECT * REPLACE ({was}, false AS _is_current, {again} AS _superseded_date)
+            FROM {chosen};
+        CREATE TEMP TABLE late AS
+            SELECT * REPLACE (2 AS _file_id, {again} AS arrived_date) FROM {chosen};
+        DELETE FROM {chosen};
+        INSERT INTO raw.{table} FROM early;
+        INSERT INTO raw.{table} FROM late;
+        DROP TABLE early;
+        DROP TABLE late;
+        """
+    )
 
 
 def _in_order_of_arrival(connection: duckdb.DuckDBPyConnection, table: str) -> None:
@@ -179,7 +212,7 @@ def _orders(
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: str, **columns: str) -> None:
-    """Insert from `frame`; what is not named is null. Nothing is delivered twice."""
+    """Insert from `frame`; what is not named is null."""
     columns |= {"_file_id": "1", "_is_current": "true"}
     connection.execute(
         f"INSERT INTO raw.{table} BY NAME SELECT "
