@@ -109,42 +109,15 @@
     is. A version that never was the truth is left out. For one key the periods are disjoint and
     leave no gap, so exactly one version is seen from the first day on which the key was known.
 
-    Versions win in the order in which they were loaded, the current one last, so the current one is
-    never superseded. Window functions cost, and few keys are ever delivered twice: only those pay.
+    The loader knows which version wins, and says since when.
 #}
-{% macro versions(relation, key) -%}
-    {%- set same_key -%}
-        {%- for column in key %}early.{{ column }} = delivered.{{ column }}{% if not loop.last %} and {% endif %}{% endfor -%}
-    {%- endset -%}
+{% macro versions(relation) -%}
     select
         delivered.*,
         {{ known_date('delivered.occurred_date', 'delivered.arrived_date') }} as known_date,
-        {{ end_of_time() }} as superseded_date
+        coalesce(delivered._superseded_date, {{ end_of_time() }}) as superseded_date
     from {{ relation }} as delivered
-    where delivered._is_current
-    union all
-    select ranked.*
-    from (
-        select
-            dated.*,
-            coalesce(
-                min(dated.known_date) over (
-                    partition by {% for column in key %}dated.{{ column }}{% if not loop.last %}, {% endif %}{% endfor %}
-                    order by dated._is_current, dated._file_id, dated._line
-                    rows between 1 following and unbounded following
-                ),
-                {{ end_of_time() }}
-            ) as superseded_date
-        from (
-            select
-                delivered.*,
-                {{ known_date('delivered.occurred_date', 'delivered.arrived_date') }} as known_date
-            from {{ relation }} as delivered
-            inner join (
-                select distinct {{ key | join(', ') }} from {{ relation }} where not _is_current
-            ) as early
-                on {{ same_key }}
-        ) as dated
-    ) as ranked
-    where not ranked._is_current and ranked.known_date < ranked.superseded_date
+    where
+        delivered._superseded_date is null
+        or delivered._superseded_date > {{ known_date('delivered.occurred_date', 'delivered.arrived_date') }}
 {%- endmacro %}

@@ -122,6 +122,7 @@ COMMON_COLUMNS = {
     "_file_id": "INTEGER",
     "_line": "INTEGER",
     "_is_current": "BOOLEAN",
+    "_superseded_date": "DATE",
 }
 
 BUSINESS_TIME = {
@@ -467,7 +468,7 @@ def _redeliver(
 
 
 def finish(world: World, timezone: str) -> World:
-    """Fill in what the loader derives: shop days and line numbers."""
+    """Fill in what the loader derives: shop days, lines, and since when a version is superseded."""
     for table, frame in world.items():
         if table in BUSINESS_TIME:
             frame["occurred_date"] = shop_day(frame[BUSINESS_TIME[table]], timezone)
@@ -475,7 +476,18 @@ def finish(world: World, timezone: str) -> World:
             frame["occurred_date"] = pd.NaT
         frame["arrived_date"] = shop_day(frame["arrived_at"], timezone)
         frame["_line"] = np.arange(1, len(frame) + 1)
+        frame["_superseded_date"] = _superseded_dates(frame, KEYS[table])
     return world
+
+
+def _superseded_dates(frame: pd.DataFrame, key: list[str]) -> pd.Series:
+    """The first day on which a version of the same key that wins over the row was known."""
+    latest_first = frame.sort_values(["_is_current", "_file_id", "_line"], ascending=False)
+    known = latest_first[["occurred_date", "arrived_date"]].apply(pd.to_datetime).max(axis=1)
+    known = known.fillna(pd.Timestamp("1900-01-01"))
+    keys = [latest_first[name] for name in key]
+    until = known.groupby(keys, dropna=False).cummin()
+    return until.groupby(keys, dropna=False).shift().reindex(frame.index)
 
 
 def write_raw(

@@ -83,7 +83,7 @@ def test_bad_data_breaks_the_build(dbt: Dbt, world: World, tmp_path: Path) -> No
     """A loader that marked two versions of an order as current would count it twice."""
     other = Dbt(tmp_path)
     orders = world["orders"].copy()
-    orders["_is_current"] = True
+    orders["_superseded_date"] = None
     write_world({**world, "orders": orders}, other.warehouse)
     done = other.invoke(
         "build",

@@ -1,5 +1,5 @@
 with consents as (
-    {{ versions(source('raw', 'consents'), key=['customer_key', 'channel', 'purpose', 'changed_at']) }}
+    {{ versions(source('raw', 'consents')) }}
 )
 
 select

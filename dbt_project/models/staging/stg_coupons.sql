@@ -1,5 +1,5 @@
 with coupons as (
-    {{ versions(source('raw', 'coupons'), key=['code', 'customer_key']) }}
+    {{ versions(source('raw', 'coupons')) }}
 )
 
 select

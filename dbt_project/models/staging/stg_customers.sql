@@ -1,5 +1,5 @@
 with customers as (
-    {{ versions(source('raw', 'customers'), key=['customer_key']) }}
+    {{ versions(source('raw', 'customers')) }}
 )
 
 select

@@ -1,5 +1,5 @@
 with deliveries as (
-    {{ versions(source('raw', 'deliveries'), key=['campaign_id', 'customer_key', 'channel', 'sent_at']) }}
+    {{ versions(source('raw', 'deliveries')) }}
 )
 
 select

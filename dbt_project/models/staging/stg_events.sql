@@ -1,5 +1,5 @@
 with events as (
-    {{ versions(source('raw', 'events'), key=['event_id']) }}
+    {{ versions(source('raw', 'events')) }}
 )
 
 select

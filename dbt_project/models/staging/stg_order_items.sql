@@ -1,5 +1,5 @@
 with order_items as (
-    {{ versions(source('raw', 'order_items'), key=['order_id', 'line_number']) }}
+    {{ versions(source('raw', 'order_items')) }}
 )
 
 select

@@ -1,5 +1,5 @@
 with orders as (
-    {{ versions(source('raw', 'orders'), key=['order_id']) }}
+    {{ versions(source('raw', 'orders')) }}
 )
 
 select

@@ -1,5 +1,5 @@
 with products as (
-    {{ versions(source('raw', 'products'), key=['product_id']) }}
+    {{ versions(source('raw', 'products')) }}
 )
 
 select

@@ -1,5 +1,5 @@
 with returns as (
-    {{ versions(source('raw', 'returns'), key=['return_id']) }}
+    {{ versions(source('raw', 'returns')) }}
 )
 
 select

@@ -1,5 +1,5 @@
 with reviews as (
-    {{ versions(source('raw', 'reviews'), key=['review_id']) }}
+    {{ versions(source('raw', 'reviews')) }}
 )
 
 select

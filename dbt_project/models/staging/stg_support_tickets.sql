@@ -1,5 +1,5 @@
 with support_tickets as (
-    {{ versions(source('raw', 'support_tickets'), key=['ticket_id']) }}
+    {{ versions(source('raw', 'support_tickets')) }}
 )
 
 select

@@ -16,6 +16,7 @@ from typing import Any
 RAW_SCHEMA = "raw"
 CUSTOMER_ID = "customer_id"
 CUSTOMER_KEY = "customer_key"
+SUPERSEDED = "_superseded_date"
 ARRIVED_AT = "arrived_at"
 
 #: Type in the contract -> type in DuckDB.
@@ -146,6 +147,11 @@ def raw_columns(table: SourceTable) -> tuple[RawColumn, ...]:
     `customer_id` becomes `customer_key`; `email` and `phone` become `has_email` and `has_phone`;
     other identifiers are left out.
     """
+    return (*row_columns(table), *_AMONG_VERSIONS)
+
+
+def row_columns(table: SourceTable) -> tuple[RawColumn, ...]:
+    """The part of `raw_columns` that a row has by itself, whatever other versions its key has."""
     return (*content_columns(table), *_DERIVED)
 
 
@@ -204,7 +210,11 @@ _DERIVED = (
     RawColumn("arrived_date", "DATE", "Shop day of arrived_at; empty where the source says none."),
     RawColumn("_file_id", "INTEGER", "File that the row came from (ops.load_files)."),
     RawColumn("_line", "INTEGER", "Line of that CSV file, or row of that Parquet file, from 1."),
+)
+
+_AMONG_VERSIONS = (
     RawColumn("_is_current", "BOOLEAN", "Whether this is the latest version of its key."),
+    RawColumn(SUPERSEDED, "DATE", "First day on which a later version was known; empty for none."),
 )
 
 

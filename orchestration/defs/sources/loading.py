@@ -16,7 +16,9 @@ Tables that this module keeps in the schema `ops`:
 - `duplicates`: rows that were dropped because an identical one was delivered later.
 
 Of several versions of a key the latest by (arrived_at, empty first; file; load sequence; line) is
-current, in whatever order the files were loaded.
+current, in whatever order the files were loaded. The others keep the day from which on a later one
+was known (`_superseded_date`): worked out here, where versions of a key meet, it costs the mart
+nothing.
 """
 
 from __future__ import annotations
@@ -35,11 +37,13 @@ from orchestration.defs.sources.contract import (
     ARRIVED_AT,
     CUSTOMER_ID,
     CUSTOMER_KEY,
+    SUPERSEDED,
     Contract,
     ContractError,
     SourceTable,
     content_columns,
     raw_columns,
+    row_columns,
 )
 from orchestration.defs.sources.parsing import (
     absent,
@@ -63,6 +67,11 @@ if TYPE_CHECKING:
     import duckdb
     import pandas as pd
     import pyarrow as pa
+
+# Versions `v` of a key, of files `f`, the one that wins first.
+_LATEST_FIRST = f"{ARRIVED_AT} DESC NULLS LAST, file DESC, load_sequence DESC, _line DESC"
+# greatest() passes over nulls. What names no day at all was always known.
+_KNOWN_DATE = "coalesce(greatest(occurred_date, arrived_date), DATE '1900-01-01')"
 
 _COUNTS = ("loaded", "quarantined", "duplicates", "superseded")
 
@@ -426,7 +435,7 @@ class _Loader:
     # Reading: chunks of the file -> temp table _new (good rows) and ops.quarantine (bad rows)
 
     def _parse(self, table: SourceTable, reader: Reader, file_id: int) -> _Identities:
-        columns = ", ".join(f'"{c.name}" {c.type}' for c in raw_columns(table)[:-1])
+        columns = ", ".join(f'"{c.name}" {c.type}' for c in row_columns(table))
         self.connection.execute(f"CREATE OR REPLACE TEMP TABLE _new ({columns}, _bad VARCHAR)")
         identities = _Identities()
         for chunk in reader.chunks():
@@ -551,7 +560,7 @@ class _Loader:
         raw = f"raw.{table.name}"
         key = ", ".join(_quoted(table.raw_key))
         content = _quoted([c.name for c in content_columns(table)])
-        columns = ", ".join(_quoted([c.name for c in raw_columns(table)[:-1]]))
+        columns = ", ".join(_quoted([c.name for c in row_columns(table)]))
         self.connection.execute(
             f"""CREATE OR REPLACE TEMP TABLE _contested AS
                 SELECT {key} FROM (
@@ -581,16 +590,13 @@ class _Loader:
             f"SELECT min(greatest({day}, n.arrived_date)) FROM {changed} {join}"
         )
         if not contested:
-            self.connection.execute(f"INSERT INTO {raw} SELECT {columns}, true FROM _new")
+            self.connection.execute(f"INSERT INTO {raw} SELECT {columns}, true, NULL FROM _new")
             return restated
         order_id = '"order_id"' if table.name == "order_items" else "NULL"
         on_key = " AND ".join(f"r.{c} = c.{c}" for c in _quoted(table.raw_key))
         self.connection.execute(
             f"""CREATE OR REPLACE TEMP TABLE _versions AS
-                SELECT *, row_number() OVER (
-                    PARTITION BY {key}, _copy = 1
-                    ORDER BY {ARRIVED_AT} DESC NULLS LAST, file DESC, load_sequence DESC,
-                        _line DESC) AS _version
+                SELECT *, {_superseded(f"{key}, _copy = 1")} AS {SUPERSEDED}
                 FROM (
                     SELECT v.*, f.file, f.load_sequence, row_number() OVER (
                         -- v.: load_files has columns of its own, and one may be named alike
@@ -603,9 +609,10 @@ class _Loader:
                     ) v JOIN ops.load_files f ON f.file_id = v._file_id
                 );
             DELETE FROM {raw} r USING _contested c WHERE {on_key};
-            INSERT INTO {raw} SELECT {columns}, true FROM _new ANTI JOIN _contested USING ({key});
-            INSERT INTO {raw} SELECT {columns}, _version = 1 FROM _versions WHERE _copy = 1
-                ORDER BY _file_id, _line;
+            INSERT INTO {raw}
+                SELECT {columns}, true, NULL FROM _new ANTI JOIN _contested USING ({key});
+            INSERT INTO {raw} SELECT {columns}, {SUPERSEDED} IS NULL, {SUPERSEDED}
+                FROM _versions WHERE _copy = 1 ORDER BY _file_id, _line;
             INSERT INTO ops.duplicates
                 SELECT _file_id, _line, '{table.name}', occurred_date, {order_id}
                 FROM _versions WHERE _copy > 1 ORDER BY _file_id, _line"""
@@ -755,7 +762,13 @@ def _widen(
     Rows that are there already say what a file without the column says. Raises ContractError where
     a loaded file had the column, which was not read then, and where anything else is different.
     """
-    optional = {c.name: c for c in table.columns if not c.required and not c.identifier}
+    new = {
+        c.name: f'{absent(c)} AS "{c.name}"'
+        for c in table.columns
+        if not c.required and not c.identifier
+    }
+    key = ", ".join(f"v.{c}" for c in _quoted(table.raw_key))
+    new[SUPERSEDED] = f"CASE WHEN NOT _is_current THEN {_superseded(key)} END AS {SUPERSEDED}"
     added = {name for name, kind in wanted if (name, kind) not in held}
     unread = {
         name
@@ -765,18 +778,25 @@ def _widen(
         for name in names or ()
     }
     others = [pair for pair in wanted if pair[0] not in added]
-    if others != held or added - set(optional) or added & unread:
+    if others != held or added - set(new) or added & unread:
         raise ContractError(
             f"raw.{table.name} was made by another version of the contract; delete the "
             "warehouse, and the landing files will be loaded again"
         )
-    columns = ", ".join(
-        f'{absent(optional[name])} AS "{name}"' if name in added else f'"{name}"'
-        for name, _ in wanted
-    )
+    columns = ", ".join(new[name] if name in added else f'v."{name}"' for name, _ in wanted)
     # Files are inserted by position, so the order of the columns is that of the contract.
     connection.execute(
-        f"CREATE OR REPLACE TABLE raw.{table.name} AS SELECT {columns} FROM raw.{table.name}"
+        f"CREATE OR REPLACE TABLE raw.{table.name} AS SELECT {columns} FROM raw.{table.name} v"
+        " JOIN (SELECT file_id AS _file_id, file, load_sequence FROM ops.load_files)"
+        " USING (_file_id)"
+    )
+
+
+def _superseded(key: str) -> str:
+    """SQL for the first day on which a version that wins over this one was known; null for none."""
+    return (
+        f"min({_KNOWN_DATE}) OVER (PARTITION BY {key} ORDER BY {_LATEST_FIRST}"
+        " ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
     )
 
 

@@ -61,6 +61,7 @@ def test_raw_columns_of_orders() -> None:
         ("_file_id", "INTEGER"),
         ("_line", "INTEGER"),
         ("_is_current", "BOOLEAN"),
+        ("_superseded_date", "DATE"),
     ]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from datetime import date, datetime
@@ -59,7 +60,7 @@ def test_rows_arrive_typed(shop: Shop) -> None:
         date(2024, 7, 2),
         date(2024, 7, 3),
     )
-    assert row[12:] == (2, True)
+    assert row[12:] == (2, True, None)
 
 
 def test_no_identifier_leaves_the_vault(shop: Shop, tmp_path: Path) -> None:
@@ -630,6 +631,40 @@ def test_arrival_decides_before_the_name(shop: Shop) -> None:
     shop.deliver("orders", f"{header},unsaid,\n", "c.csv")
     shop.load()
     assert shop.rows("SELECT channel FROM raw.orders WHERE _is_current") == [("late",)]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["late", "early", "unsaid"])))
+def test_a_version_is_superseded_when_a_later_one_is_known(
+    shop: Shop, order: tuple[str, ...]
+) -> None:
+    """Whatever is loaded first: an order of loading that showed would tell of the future."""
+    for channel in order:
+        _deliver_version(shop, channel)
+        shop.load()
+    rows = shop.rows("SELECT channel, _superseded_date FROM raw.orders WHERE channel IS NOT NULL")
+    assert dict(rows) == {"unsaid": date(2024, 2, 1), "early": date(2024, 3, 1), "late": None}
+
+
+def test_a_warehouse_learns_when_versions_were_superseded(shop: Shop) -> None:
+    """One that was filled before the loader said so."""
+    for channel in ("unsaid", "late", "early"):
+        _deliver_version(shop, channel)
+        shop.load()
+    fresh = shop.raw("orders")
+    assert fresh["_superseded_date"].notna().any()
+    for table in load_contract().tables:
+        shop.connection.execute(f"ALTER TABLE raw.{table.name} DROP COLUMN _superseded_date")
+    shop.load()
+    pd.testing.assert_frame_equal(shop.raw("orders"), fresh)
+
+
+def _deliver_version(shop: Shop, channel: str) -> None:
+    """Deliver an order again, by a channel that tells when it arrives."""
+    arrived = {"late": "2024-03-01", "early": "2024-02-01", "unsaid": ""}[channel]
+    header = f"{ORDERS},channel,arrived_at"
+    shop.deliver(
+        "orders", f"{header}\no1,ann,2024-01-02T10:00:00,{channel},{arrived}\n", f"{channel}.csv"
+    )
 
 
 def test_a_value_that_returns_is_current_again(shop: Shop) -> None:
