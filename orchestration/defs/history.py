@@ -91,7 +91,7 @@ def history_job(loggers: Mapping[str, dg.LoggerDefinition] | None = None) -> dg.
         for days, names in groups:
             tables = ", ".join(names)
             context.log.info(f"{tables}: {len(days)} days, {days[0]} .. {days[-1]}, in one dbt run")
-            build_mart(platform, days, context.run_id, [f"+{name}" for name in names])
+            build_mart(platform, days, [f"+{name}" for name in names])
             for name in names:
                 table = mart_tables()[name]
                 run = Run(platform, days, context.run_id, context.log.info)

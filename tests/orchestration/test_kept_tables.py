@@ -1,8 +1,8 @@
-"""Tables that are made once a load: kept while nothing lands, as a rebuild makes them.
+"""What a table's own comment says of it: of which load and days it is, and so what it is good for.
 
 Belongs here: when dbt is spared int_orders and its like, and the proof that what was kept is what
-dbt would have made, over random deliveries. Does not belong here: what is in them
-(tests/dbt_project).
+dbt would have made, over random deliveries; that no mart is published as what it does not hold.
+Does not belong here: what is in them (tests/dbt_project).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from orchestration.defs.sources.assets import take_in
 from orchestration.defs.sources.contract import load_contract
 from orchestration.resources import dbt, warehouse
 from orchestration.resources.dbt import KEPT, PROJECT, mark_of, prepare_manifest, read_manifest
+from orchestration.resources.lake import NotPublishedError
 from orchestration.resources.platform import Platform
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def land(platform: Platform, table: str, name: str, text: str) -> None:
 
 def build(platform: Platform, day: date = DAY, select: list[str] | None = None) -> set[str]:
     """Build a day; return what dbt made and tested, by name."""
-    results = build_mart(platform, [day], "run", select or [])
+    results = build_mart(platform, [day], select or [])
     return {result.unique_id.split(".")[2] for result in results}
 
 
@@ -166,6 +167,26 @@ def test_a_mark_is_of_a_load_a_project_and_a_shop(
     others |= {same, mark_of(home.shop, 3)}
     assert len({mark, *others}) == 5
     dbt._project_digest.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "made_by_hand", ["as select * from mart.orders where false", "(snapshot_date date)"]
+)
+def test_a_mart_that_somebody_else_made_is_not_published(
+    platform: Platform, made_by_hand: str
+) -> None:
+    """`dbt build` by hand leaves the mart of other days: these would be published as empty ones."""
+    ordered = date(2024, 3, 3)
+    build(platform, ordered, ORDERS_ALONE)
+    orders = assets.mart_tables()["orders"]
+    assert len(assets.export(platform, orders, [ordered])[ordered].frame) == 1
+    with pytest.raises(NotPublishedError, match="does not hold orders of 2024-03-05"):
+        assets.export(platform, orders, [DAY])
+    with platform.warehouse.connect() as connection:
+        connection.execute(f"create or replace table mart.orders {made_by_hand}")
+        connection.execute("comment on table mart.orders is 'mine'")
+    with pytest.raises(NotPublishedError, match="materialise mart/orders"):
+        assets.export(platform, orders, [ordered])
 
 
 def deliver_at_random(platform: Platform, rng: random.Random, number: int) -> None:

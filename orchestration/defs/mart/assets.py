@@ -2,9 +2,11 @@
 
 What belongs here: one dbt invocation for the days of a run, and the published tables that are dbt
 candidates. The SQL is in `dbt_project/`. The mart holds exactly the days asked for last; which
-those are, and of which load, is written beside it, so that no day is published that is not there.
+those are, and of which load, is each table's own comment: it goes with the table, whoever replaces
+it, so that no day is published that is not there.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from functools import partial
@@ -116,7 +118,7 @@ def mart_assets(
         except NotPublishedError as error:  # a verdict, which waiting does not change
             raise dg.Failure(str(error), allow_retries=False) from error
         try:
-            results = build_mart(platform, days, context.run_id)
+            results = build_mart(platform, days)
         except DbtError as error:  # a failed model or test is a verdict; a lock may pass
             raise dg.Failure(str(error), allow_retries="lock" in str(error)) from error
         context.log.info(
@@ -129,7 +131,7 @@ def mart_assets(
 
 
 def build_mart(
-    platform: Platform, days: "Sequence[date]", run_id: str, select: Sequence[str] = ()
+    platform: Platform, days: "Sequence[date]", select: Sequence[str] = ()
 ) -> "list[NodeResult]":
     """Build the mart of `days` in one dbt invocation and note which days it holds, of which load.
 
@@ -141,22 +143,38 @@ def build_mart(
 
     built = [name for name in mart_tables() if not select or f"+{name}" in select or name in select]
     with platform.warehouse.connect() as connection:
-        connection.execute(
-            "create table if not exists ops.mart_days "
-            "(table_name varchar, day date, generation bigint, run_id varchar)"
-        )
-        connection.execute("delete from ops.mart_days where list_contains(?, table_name)", [built])
+        _note(connection, built, "null")
         load = generation(connection)
         mark = mark_of(platform.home.shop, load)
-        held = kept(connection, mark)
-    results = platform.dbt.build(days, select, exclude=held)
+        spared = kept(connection, mark)
+    results = platform.dbt.build(days, select, exclude=spared)
     with platform.warehouse.connect() as connection:
         keep(connection, results, mark)
-        connection.executemany(
-            "insert into ops.mart_days values (?, ?, ?, ?)",
-            [(name, day, load, run_id) for name in built for day in days],
-        )
+        told = json.dumps({"load": load, "days": [day.isoformat() for day in days]})
+        _note(connection, built, f"'{told}'")
     return results
+
+
+def _note(connection: "duckdb.DuckDBPyConnection", names: Sequence[str], note: str) -> None:
+    """Write a literal beside the tables of the mart that are there."""
+    there = connection.execute(
+        "select table_name from duckdb_tables() where schema_name = 'mart'"
+    ).fetchall()
+    for (name,) in there:
+        if name in names:
+            connection.execute(f"comment on table mart.{name} is {note}")
+
+
+def _held(connection: "duckdb.DuckDBPyConnection", name: str) -> dict[date, int]:
+    """Return the days that a table of the mart is known to hold, each with its load."""
+    row = connection.execute(
+        "select comment from duckdb_tables() where schema_name = 'mart' and table_name = ?", [name]
+    ).fetchone()
+    try:
+        told = json.loads(row[0]) if row and row[0] else {"days": []}
+    except json.JSONDecodeError:  # somebody else's comment
+        return {}
+    return {date.fromisoformat(day): told["load"] for day in told["days"]}
 
 
 def export(platform: Platform, table: "Table", days: "Sequence[date]") -> "dict[date, Made]":
@@ -168,11 +186,7 @@ def export(platform: Platform, table: "Table", days: "Sequence[date]") -> "dict[
     from orchestration.resources.lake import NotPublishedError
 
     with platform.warehouse.connect() as connection:
-        held = dict(
-            connection.execute(
-                "select day, generation from ops.mart_days where table_name = ?", [table.name]
-            ).fetchall()
-        )
+        held = _held(connection, table.name)
         due = {day: are_rows_due(connection, platform, table, day) for day in days}
     missing = [day.isoformat() for day in days if day not in held]
     if missing:
