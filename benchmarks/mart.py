@@ -305,17 +305,17 @@ def run_one_day(folder: Path, one: Mart, many: Mart, args: argparse.Namespace) -
 # --- 3. growth ---------------------------------------------------------------------------------
 
 
-def whole(
-    facts: Path, mart: Mart, days: Sequence[date], **settings: object
-) -> Callable[[Clock], None]:
-    """Return the windowed models as an arm, inputs and the rest included, kept as tables."""
+def whole(facts: Path, mart: Mart, days: Sequence[date]) -> tuple[float, float]:
+    """Return the CPU seconds of the states that a load makes once, and of the windowed models."""
 
     def work(clock: Clock) -> None:
-        connection = open_raw(facts, **settings)
-        for name in [*INPUTS, *MEASURED]:
-            clock.time(name, partial(build, connection, mart, days, [name]))
+        connection = open_raw(facts)
+        for part, names in (("states", INPUTS), ("windows", MEASURED)):
+            for name in names:
+                clock.time(part, partial(build, connection, mart, days, [name]))
 
-    return work
+    clock, _, _ = in_child(work)
+    return clock.cpu["states"], clock.cpu["windows"]
 
 
 def run_growth(folder: Path, one: Mart, many: Mart, args: argparse.Namespace) -> None:
@@ -333,26 +333,28 @@ def run_growth(folder: Path, one: Mart, many: Mart, args: argparse.Namespace) ->
     for title, sizes in series.items():
         print(
             f"\n{title}; CPU seconds\n"
-            f"  {'':>6} {'one day':>10} {'20 days':>10} {'50 days':>10} {'one more day':>14}"
+            f"  {'':>6} {'states':>10} {'one day':>10} {'20 days':>10} {'50 days':>10}"
+            f" {'one more day':>14}"
         )
-        day_costs, more_costs = [], []
+        costs: dict[str, list[tuple[float, float]]] = {}
         for factor, size in sizes:
             facts = make(folder, size)
             rounds = []
             for _ in range(args.rounds):
-                rounds.append(
-                    (
-                        measure(whole(facts, one, last_days(1))).cpu,
-                        measure(whole(facts, many, last_days(20))).cpu,
-                        measure(whole(facts, many, last_days(50))).cpu,
-                    )
-                )
-            day, short, long = (statistics.median(r[n] for r in rounds) for n in range(3))
-            more = statistics.median((r[2] - r[1]) / 30 for r in rounds)
-            day_costs.append((factor, day))
-            more_costs.append((factor, more))
-            print(f"  {factor:5}x {day:10.3f} {short:10.2f} {long:10.2f} {more:14.4f}", flush=True)
-        print(f"  exponent: one day {slope(day_costs):.2f}, one more day {slope(more_costs):.2f}")
+                states, day = whole(facts, one, last_days(1))
+                short, long = (whole(facts, many, last_days(count))[1] for count in (20, 50))
+                rounds.append((states, day, short, long, (long - short) / 30))
+            states, day, short, long, more = (
+                statistics.median(column) for column in zip(*rounds, strict=True)
+            )
+            for name, cost in (("states", states), ("one day", day), ("one more day", more)):
+                costs.setdefault(name, []).append((factor, cost))
+            print(
+                f"  {factor:5}x {states:10.3f} {day:10.3f} {short:10.2f} {long:10.2f} {more:14.4f}",
+                flush=True,
+            )
+        exponents = (f"{name} {slope(points):.2f}" for name, points in costs.items())
+        print(f"  exponent: {', '.join(exponents)}")
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
