@@ -88,12 +88,9 @@
 
 
 {# The day on which a delivered row was first known: the later of its business day and its arrival,
-   where the source says when it arrived. #}
-{% macro known_date(occurred_date='occurred_date', arrived_date='arrived_date') -%}
-    greatest(
-        coalesce({{ occurred_date }}, {{ arrived_date }}, {{ beginning_of_time() }}),
-        coalesce({{ arrived_date }}, {{ occurred_date }}, {{ beginning_of_time() }})
-    )
+   where the source says when it arrived. greatest() passes over nulls. #}
+{% macro known_date(row) -%}
+    coalesce(greatest({{ row }}.occurred_date, {{ row }}.arrived_date), {{ beginning_of_time() }})
 {%- endmacro %}
 
 
@@ -114,10 +111,8 @@
 {% macro versions(relation) -%}
     select
         delivered.*,
-        {{ known_date('delivered.occurred_date', 'delivered.arrived_date') }} as known_date,
+        {{ known_date('delivered') }} as known_date,
         coalesce(delivered._superseded_date, {{ end_of_time() }}) as superseded_date
     from {{ relation }} as delivered
-    where
-        delivered._superseded_date is null
-        or delivered._superseded_date > {{ known_date('delivered.occurred_date', 'delivered.arrived_date') }}
+    where coalesce(delivered._superseded_date > {{ known_date('delivered') }}, true)
 {%- endmacro %}

@@ -66,11 +66,15 @@ def test_the_future_changes_nothing(dbt: Dbt, seed: int, timezone: str) -> None:
         ("int_customer_service", "age_0 >= 0", "true"),
         ("int_customer_contacts", "age_1 >= 0", "true"),
         ("churn_labels", "orders.known_date <= population.matured_date and", ""),
-        ("stg_events", "or delivered._superseded_date >", "and current_date >"),
+        (
+            "stg_events",
+            "where coalesce(",
+            "where delivered._superseded_date is null and coalesce(",
+        ),
         (
             "stg_customers",
-            "coalesce(delivered.arrived_date, delivered.occurred_date",
-            "coalesce(delivered.occurred_date, delivered.arrived_date",
+            "greatest(delivered.occurred_date, delivered.arrived_date)",
+            "delivered.occurred_date",
         ),
     ],
 )
