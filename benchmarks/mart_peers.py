@@ -107,11 +107,11 @@ def _polars(
         )
         return high.cast(pl.Int128) * pl.lit(2**64, dtype=pl.Int128) + low.cast(pl.Int128)
 
-    # An expert stores kinds as such.
     frame: Any = pl.from_arrow(_events(facts))
-    frame = frame.with_columns(pl.col("event_type").cast(pl.Categorical))
     if numbers:
-        frame = frame.with_columns(number(pl.col("customer_key")))
+        frame = frame.with_columns(
+            number(pl.col("customer_key")), pl.col("event_type").cast(pl.Categorical)
+        )
     frame = frame.rechunk()
     key, occurred, today = pl.col("customer_key"), pl.col("occurred_date"), pl.lit(day)
     arrived, superseded = pl.col("arrived_date"), pl.col("_superseded_date")
@@ -175,11 +175,10 @@ def _pandas(facts: Path, day: date, is_coded: bool = False) -> Callable[[], Any]
     frame = _events(facts).to_pandas()
     for name in ("occurred_date", "arrived_date", "_superseded_date"):
         frame[name] = frame[name].astype("datetime64[s]")
-    # An expert stores kinds as such. Keys that somebody has coded before are a row of their own:
-    # sources deliver text, and coding it is most of the work.
-    frame["event_type"] = frame["event_type"].astype("category")
+    # Texts that somebody has coded before are a row of their own: sources deliver text, and coding
+    # it is most of the work.
     if is_coded:
-        for name in ("customer_key", "session_id"):
+        for name in ("customer_key", "session_id", "event_type"):
             frame[name] = frame[name].astype("category")
     now = pd.Timestamp(day)
 
