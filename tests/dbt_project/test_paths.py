@@ -165,12 +165,17 @@ MUTATIONS: list[tuple[str, dict[str, str]]] = [
         (
             name,
             {
-                "coalesce(delivered.arrived_date, delivered.occurred_date": (
-                    "coalesce(delivered.occurred_date, delivered.arrived_date"
+                "greatest(delivered.occurred_date, delivered.arrived_date)": (
+                    "delivered.occurred_date"
                 )
             },
         )
         for name in ("stg_orders", "stg_events", "stg_reviews")
+    ),
+    # the version that won in the end, whatever was known then
+    (
+        "stg_orders",
+        {"where coalesce(": "where delivered._superseded_date is null and coalesce("},
     ),
 ]
 
