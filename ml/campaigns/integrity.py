@@ -138,22 +138,20 @@ def exposure_on(exposures: pd.DataFrame, day: np.datetime64, assigned: int) -> E
     return Exposure(int(known["customer_key"].nunique()), assigned, kinds)
 
 
-def recombined(values: Array, stratum: Codes, is_arm: Mask, is_control: Mask) -> float:
-    """The effect that the effects by stratum make: sum of share_s (mean of arm - mean of control).
+def recombined(values: Array, stratum: Codes, is_member: Mask) -> float:
+    """The level of an arm that its strata make: sum of share_s * mean of its members in stratum s.
 
-    values, stratum, is_arm, is_control (n,): of all customers of all arms, the values adjusted by
-    the covariate. share_s: customers of stratum s over all. Not a number where a stratum lacks an
-    arm. It sums over customers, and shares no step with the estimator that it checks.
+    values, stratum, is_member (n,): of all customers of all arms. share_s: customers of stratum s
+    over all. Not a number where a stratum has no member. It sums over customers, and shares no step
+    with the estimator that it checks.
     """
     size = np.bincount(stratum)
-    effects = np.zeros(len(size))
+    own = stratum[is_member]
     with np.errstate(invalid="ignore", divide="ignore"):
-        for sign, member in ((1.0, is_arm), (-1.0, is_control)):
-            own = stratum[member]
-            total = np.bincount(own, weights=values[member], minlength=len(size))
-            effects += sign * total / np.bincount(own, minlength=len(size))
+        total = np.bincount(own, weights=values[is_member], minlength=len(size))
+        means = total / np.bincount(own, minlength=len(size))
     filled = size > 0
-    return float(effects[filled] @ size[filled]) / max(len(stratum), 1)
+    return float(means[filled] @ size[filled]) / max(len(stratum), 1)
 
 
 def differs(total: float, sum_of_strata: float, scale: float) -> str | None:

@@ -28,9 +28,13 @@ COVARIATES: dict[Metric, tuple[str, ...]] = {
     "margin_amount": ("expected_margin_amount_30d", "expected_margin_amount"),
     "net_margin_amount": ("expected_margin_amount_30d", "expected_margin_amount"),
     "profit_amount": ("expected_margin_amount_30d", "expected_margin_amount"),
-    "average_order_amount": (),
+    "average_order_amount": ("expected_revenue_amount_30d",),
 }
-PREDICTIONS = tuple(sorted({name for names in COVARIATES.values() for name in names}))
+# Of a ratio what was foretold is a ratio, too: of the two sums, per customer.
+COVARIATES_PER: dict[Metric, str] = {"average_order_amount": "expected_order_count_30d"}
+PREDICTIONS = tuple(
+    sorted({name for names in COVARIATES.values() for name in names} | {*COVARIATES_PER.values()})
+)
 # Final only once most of what comes back has.
 SETTLED: frozenset[Metric] = frozenset({"net_margin_amount", "profit_amount"})
 
@@ -55,6 +59,9 @@ def plan_of(
     def of(name: Metric) -> MetricPlan:
         value, per = RATIOS.get(name, (name, None))
         covariate = next((known for known in COVARIATES[name] if known in covariates), None)
+        covariate_per = COVARIATES_PER.get(name)
+        if covariate_per is not None and covariate_per not in covariates:
+            covariate = covariate_per = None
         return MetricPlan(
             name,
             "goal"
@@ -66,6 +73,7 @@ def plan_of(
             per=per,
             is_proportion=name == "retained",
             covariate=covariate,
+            covariate_per=covariate_per if covariate else None,
             minimum_effect=outcome.minimum_effects.get(name),
             non_inferiority_margin=margins.get(name),
             higher_is_better=name != "discount_amount",

@@ -93,7 +93,7 @@ SCHEMA: dict[str, tuple[str, str]] = {
     "mean_control": ("double?", "the same of the control"),
     "method": (
         "string?",
-        "welch, proportion, cuped, ratio_delta, ratio_cuped, poststratified, ...",
+        "welch, proportion, ratio_delta, or how it was adjusted: poststratified, cuped, both",
     ),
     "theta": ("double?", "CUPED's coefficient, one over all arms"),
     "variance_reduction": ("double?", "share of the squared standard error removed, measured"),
@@ -665,15 +665,22 @@ class _Cells:
     strata: list[str]
     cap: float | None
     # Per customer, for the check that the strata make the total.
-    values: Array
-    covariate: Array | None
+    columns: list[Array]
     arm: Codes
     stratum: Codes
 
-    def pairs(self, arm: str, *, raw: bool = False) -> list[PairedSample]:
-        """Moments of an arm per stratum; `raw` without winsorising."""
+    def pairs(self, arm: str, *, raw: bool = False, alone: bool = False) -> list[PairedSample]:
+        """Moments of an arm per stratum; `raw` without winsorising.
+
+        A ratio is linearised at the arm's post-stratified means, so that the strata make the arm's
+        ratio; `alone` at each stratum's own, so that each is the ratio of the stratum.
+        """
         a, count = self.arms.index(arm), len(self.arms)
-        return [self._pair(self.moments, s * count + a, raw) for s in range(len(self.strata))]
+        cells = [s * count + a for s in range(len(self.strata))]
+        about = None
+        if self.metric.per and not alone:
+            about = self.shares() @ np.array([self.moments.mean(cell) for cell in cells])
+        return [self._pair(self.moments, cell, raw, about) for cell in cells]
 
     def whole(self, arm: str, *, raw: bool = False) -> PairedSample:
         """Moments of an arm, strata together."""
@@ -691,10 +698,13 @@ class _Cells:
         n = self.moments.n.reshape(len(self.strata), len(self.arms)).sum(axis=1)
         return n / max(int(n.sum()), 1)
 
-    def _pair(self, moments: Moments, cell: int, raw: bool) -> PairedSample:
+    def _pair(
+        self, moments: Moments, cell: int, raw: bool, about: Array | None = None
+    ) -> PairedSample:
         metric = self.metric
         if metric.per:
-            return ratio_pair(int(moments.n[cell]), moments.mean(cell), moments.covariance(cell))
+            n, mean, covariance = int(moments.n[cell]), moments.mean(cell), moments.covariance(cell)
+            return ratio_pair(n, mean, covariance, about=about)
         pair = moments.pair(cell, -1 if raw else 0, 1 if metric.covariate else None)
         if metric.is_proportion and not metric.covariate and pair.n > 1:
             bernoulli = pair.mean_y * (1 - pair.mean_y)
@@ -723,9 +733,7 @@ def _cells(data: _Data, metric: MetricPlan, mask: npt.NDArray[np.bool_]) -> _Cel
     if data.weight is not None:
         columns, metric = data.weighted(columns, mask), replace(metric, is_proportion=False)
     arm, stratum = data.arm[mask], data.stratum[mask]
-    strata = data.strata if not metric.per else [""]
-    if metric.per:  # a ratio is not post-stratified
-        stratum = np.zeros_like(stratum)
+    strata = data.strata
     moments = Moments.of(columns, stratum * count + arm, len(strata) * count)
     arm_of_cell = np.tile(np.arange(count), len(strata))
     by_arm = moments.merged(arm_of_cell, count)
@@ -743,10 +751,8 @@ def _cells(data: _Data, metric: MetricPlan, mask: npt.NDArray[np.bool_]) -> _Cel
         moments = moments.merged(np.repeat(into, count) * count + arm_of_cell, len(kept) * count)
         strata = [strata[i] for i in kept]
         stratum = into[stratum]
-    covariate = columns[1] if metric.covariate and not metric.per else None
-    return _Cells(
-        metric, moments, by_arm, data.arms, strata, cap, columns[0], covariate, arm, stratum
-    )
+    tested = columns if cap is None else columns[:-1]
+    return _Cells(metric, moments, by_arm, data.arms, strata, cap, tested, arm, stratum)
 
 
 def _estimate(plan: AnalysisPlan, cells: _Cells, arm: str, confidence: float) -> _Estimate:
@@ -755,17 +761,11 @@ def _estimate(plan: AnalysisPlan, cells: _Cells, arm: str, confidence: float) ->
     plain = poststratified([control], [treatment], theta=0.0, confidence=confidence)
     theta = cells.theta()
     several = len(cells.strata) > 1
-    names = {
-        (False, False): "proportion" if cells.metric.is_proportion else "welch",
-        (False, True): "cuped",
-        (True, False): "poststratified",
-        (True, True): "poststratified_cuped",
-    }
-    method = names[several, theta != 0]
+    used = ["poststratified"] * several + ["cuped"] * (theta != 0)
     if cells.metric.per:
-        method = "ratio_cuped" if theta != 0 else "ratio_delta"
-    if plan.is_adaptive:
-        method = f"ipw_{method}"
+        used = ["ratio", *(used or ["delta"])]
+    plainly = "proportion" if cells.metric.is_proportion else "welch"
+    method = "_".join(["ipw"] * plan.is_adaptive + (used or [plainly]))
     shares = cells.shares() if several else np.ones(1)
 
     def by(raw: bool) -> Effect:
@@ -798,12 +798,23 @@ def _not_recombined(
     """Say so where the effects by stratum, from the customers up, do not make the effect."""
     if effect.effect is None:
         return None
-    values, scale = cells.values, float(np.abs(cells.values).mean())
-    if cells.covariate is not None:
-        values = values - theta * cells.covariate
-        scale += abs(theta) * float(np.abs(cells.covariate).mean())
-    members = (cells.arm == cells.arms.index(name) for name in (arm, plan.control_arm))
-    return differs(effect.effect, recombined(values, cells.stratum, *members), scale)
+    metric = cells.metric
+
+    def adjusted(levels: Sequence[float], theta: float) -> float:
+        """What is tested, of one level per column: of the metric less that of its covariate."""
+        y, x, rest = levels[0], 0.0, list(levels[1:])
+        if metric.per:
+            y /= rest.pop(0)
+        if metric.covariate:
+            x = rest.pop(0)
+        return y - theta * (x / rest.pop(0) if metric.covariate_per else x)
+
+    whole, control = (
+        adjusted([recombined(values, cells.stratum, member) for values in cells.columns], theta)
+        for member in (cells.arm == cells.arms.index(name) for name in (arm, plan.control_arm))
+    )
+    scale = adjusted([float(np.abs(values).mean()) for values in cells.columns], -abs(theta))
+    return differs(effect.effect, whole - control, scale)
 
 
 def _flipped(
@@ -818,7 +829,7 @@ def _flipped(
     large = [i for i, share in enumerate(shares) if share >= LARGE_STRATUM]
     if effect.effect is None or not large:
         return None
-    control, treatment = cells.pairs(plan.control_arm), cells.pairs(arm)
+    control, treatment = (cells.pairs(name, alone=True) for name in (plan.control_arm, arm))
     confidence = 1 - plan.alpha / len(large)
     for i in large:
         own = poststratified([control[i]], [treatment[i]], theta=theta, confidence=confidence)
@@ -972,7 +983,7 @@ def _figures(
 
 def _balance(plan: AnalysisPlan, cells: _Cells, arm: str) -> float | None:
     """p-value of the covariate, which the assignment cannot have moved."""
-    if cells.metric.covariate is None or cells.metric.covariate_per:
+    if cells.metric.covariate is None:
         return None
 
     def turned(name: str) -> PairedSample:

@@ -256,31 +256,44 @@ def ratio_sample(arm: PairedSample) -> Sample:
     return Sample(arm.n, pair.mean_y, pair.variance_y)
 
 
-def ratio_pair(n: int, means: npt.ArrayLike, covariance: npt.ArrayLike) -> PairedSample:
+def ratio_pair(
+    n: int,
+    means: npt.ArrayLike,
+    covariance: npt.ArrayLike,
+    *,
+    about: npt.ArrayLike | None = None,
+) -> PairedSample:
     """One arm's ratio with its covariate, linearised: `cuped` on it is ratio-CUPED.
 
     means (k,) and covariance (k, k) of one unit's [numerator, denominator], of
     [numerator, denominator, covariate], or of those with the covariate's own denominator (a ratio
-    before assignment). Each ratio a / b is replaced by (a - R b) / mean(b), whose variance is the
-    delta method's (Deng et al., KDD 2018); so theta = cov / var of the linearised values.
+    before assignment). Each ratio a / b is replaced by R + (a - R b) / mean(b), whose variance is
+    the delta method's (Deng et al., KDD 2018); so theta = cov / var of the linearised values.
+    about (k,): the arm's means, at which a stratum of it is linearised (by default its own): then
+    `poststratified` on the strata is the ratio of the two post-stratified means.
     """
     m, c = np.asarray(means, dtype=np.float64), np.asarray(covariance, dtype=np.float64)
     k = len(m)
     if k not in (2, 3, 4) or c.shape != (k, k):
         raise ValueError(f"a ratio needs 2, 3 or 4 moments and their covariances, got {k}")
-    if not m[1] > 0 or (k == 4 and not m[3] > 0):
+    a = m if about is None else np.asarray(about, dtype=np.float64)
+    if not a[1] > 0 or (k == 4 and not a[3] > 0):
         return PairedSample(n, math.nan, math.nan, 0.0, 0.0, 0.0)
-    r = m[0] / m[1]
-    y = np.zeros(k)
-    y[:2] = 1 / m[1], -r / m[1]
-    x, before = np.zeros(k), 0.0
+    r, before = a[0] / a[1], 0.0
+    y, x = np.zeros(k), np.zeros(k)
+    y[:2] = 1 / a[1], -r / a[1]
     if k == 3:
-        x[2], before = 1.0, m[2]
+        x[2] = 1.0
     if k == 4:
-        before = m[2] / m[3]
-        x[2:] = 1 / m[3], -before / m[3]
+        before = a[2] / a[3]
+        x[2:] = 1 / a[3], -before / a[3]
     return PairedSample(
-        n, float(r), float(before), float(y @ c @ y), float(x @ c @ x), float(y @ c @ x)
+        n,
+        float(r + y @ m),
+        float(before + x @ m),
+        float(y @ c @ y),
+        float(x @ c @ x),
+        float(y @ c @ x),
     )
 
 

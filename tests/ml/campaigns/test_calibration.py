@@ -9,20 +9,20 @@ long ones (2,000 runs) are slow.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from small_shop import keys
+from small_shop import DAY, campaign, keys
 
-from ml.campaigns.assignment import uniforms
+from ml.campaigns.assignment import assign, empty_ledger
 from ml.campaigns.results import AnalysisPlan, MetricPlan, read_out
 from ml.experiments.two_sample import Sample, welch
 
-DAY = date(2025, 5, 1)
-WEIGHTS = {"control": 0.5, "coupon": 0.5}
+CAMPAIGN = campaign(global_holdout=0.0)
+WEIGHTS = CAMPAIGN.weights
 N = 2_000
 METRICS = (
     MetricPlan("revenue", "secondary"),
@@ -35,8 +35,18 @@ METRICS = (
 PLAN = AnalysisPlan("aa", "control", WEIGHTS, METRICS, DAY, DAY, 28, stratum=None)
 STRATIFIED = replace(
     PLAN,
-    stratum="tier",
-    metrics=(MetricPlan("revenue_stratified", "secondary", value="revenue", covariate="before"),),
+    stratum="value_tier",
+    metrics=(
+        MetricPlan("revenue_stratified", "secondary", value="revenue", covariate="before"),
+        MetricPlan(
+            "order_rate_stratified",
+            "secondary",
+            value="orders",
+            per="sessions",
+            covariate="orders_before",
+            covariate_per="sessions_before",
+        ),
+    ),
 )
 WRONG = ["winsor_per_arm", "session_iid"]
 RIGHT = [metric.name for metric in (*PLAN.metrics, *STRATIFIED.metrics)]
@@ -52,7 +62,8 @@ def population(seed: int = 20250501) -> pd.DataFrame:
     before = rng.lognormal(3, 1, N) * (rng.random(N) < 0.5)
     revenue = rng.lognormal(3, 1.2, N) * (rng.random(N) < 0.3) + 0.3 * before
     # Sessions differ a lot between customers, and so does what one session yields.
-    sessions = rng.poisson(rng.gamma(1, 5, N)) + 1.0
+    rate, taste = rng.gamma(1, 5, N), rng.beta(1, 4, N)
+    sessions, sessions_before = rng.poisson(rate) + 1.0, rng.poisson(rate) + 1.0
     return pd.DataFrame(
         {
             "customer_key": sorted(keys(N)),
@@ -60,18 +71,20 @@ def population(seed: int = 20250501) -> pd.DataFrame:
             "revenue": revenue,
             "bought": (revenue > 20).astype(float),
             "sessions": sessions,
-            "orders": rng.binomial(sessions.astype(int), rng.beta(1, 4, N)).astype(float),
+            "orders": rng.binomial(sessions.astype(int), taste).astype(float),
+            "sessions_before": sessions_before,
+            "orders_before": rng.binomial(sessions_before.astype(int), taste).astype(float),
             "tier": np.select([before > 40, before > 0], ["gold", "silver"], "none"),
         }
     )
 
 
 def draw(run: str, units: pd.DataFrame) -> pd.DataFrame:
-    """A ledger as `assign` writes it, by the production hash."""
-    arm = np.where(uniforms(run, units["customer_key"]) < 0.5, "control", "coupon")
-    return pd.DataFrame(
-        {"customer_key": units["customer_key"], "arm": arm, "tier": units["tier"]}
-    ).assign(assigned_date=DAY)
+    """The ledger of a campaign of that name, with the tier frozen in it, as production draws it."""
+    of = CAMPAIGN.model_copy(update={"stem": run})
+    strata = pd.DataFrame({"account_type": "consumer", "value_tier": units["tier"].to_numpy()})
+    strata.index = pd.Index(units["customer_key"])
+    return assign(of, units["customer_key"], DAY, empty_ledger(), strata=strata)
 
 
 def p_values(runs: int) -> dict[str, np.ndarray]:
@@ -154,7 +167,7 @@ def injected(runs: int) -> tuple[int, int]:
         ledger = draw(f"power_{run}", units)
         known = rng.normal(0, 10, n)
         # Half of the variance is known before; it is taken out, so the noise is the planned one.
-        spend = 50 + known + rng.normal(0, 10, n) + least * ledger["arm"].eq("coupon")
+        spend = 50 + known + rng.normal(0, 10, n) + least * ledger["arm"].eq("reminder")
         read = read_out(plan, ledger, units.assign(spend=spend, known=known), DAY + timedelta(28))
         row = read.iloc[0]
         found += row["p_value"] < 0.05
@@ -162,11 +175,65 @@ def injected(runs: int) -> tuple[int, int]:
     return found, covered
 
 
+def covered_ratio(runs: int) -> tuple[int, int]:
+    """How often the interval of a ratio covers, by strata and a foretold ratio, and by neither.
+
+    The treatment moves orders as well as what one is worth; the strata differ in both.
+    """
+    rng = np.random.default_rng(8)
+    n, share = 1_000, np.array([0.5, 0.3, 0.2])
+    rate, worth, lift = np.array([1.0, 2.0, 6.0]), np.array([20.0, 30.0, 80.0]), 1.1
+    treated_rate, treated_worth = rate * [1.3, 1.1, 1.0], worth * lift
+    truth = share @ (treated_rate * treated_worth) / (share @ treated_rate)
+    truth -= share @ (rate * worth) / (share @ rate)
+    adjusted = MetricPlan(
+        "order_value",
+        "secondary",
+        value="revenue",
+        per="orders",
+        covariate="revenue_foretold",
+        covariate_per="orders_foretold",
+    )
+    plain = replace(adjusted, covariate=None, covariate_per=None)
+    units = pd.DataFrame({"customer_key": sorted(keys(n))})
+    covered = np.zeros(2, dtype=int)
+    for run in range(runs):
+        tier = rng.choice(3, n, p=share)
+        ledger = draw(f"ratio_{run}", units.assign(tier=tier))
+        treated = ledger["arm"].eq("reminder").to_numpy()
+        taste = rng.gamma(4, 0.25, n)
+        orders = rng.poisson(np.where(treated, treated_rate[tier], rate[tier])).astype(float)
+        revenue = orders * taste * np.where(treated, treated_worth[tier], worth[tier])
+        outcomes = units.assign(
+            orders=orders,
+            revenue=revenue,
+            revenue_foretold=rate[tier] * worth[tier] * taste,
+            orders_foretold=rate[tier],
+        )
+        for i, (metric, stratum) in enumerate(((adjusted, "value_tier"), (plain, None))):
+            plan = replace(PLAN, metrics=(metric,), stratum=stratum)
+            row = read_out(plan, ledger, outcomes, DAY + timedelta(28)).iloc[0]
+            covered[i] += row["effect_low"] <= truth <= row["effect_high"]
+    return int(covered[0]), int(covered[1])
+
+
 def test_the_stated_minimum_is_found_and_covered() -> None:
     found, covered = injected(300)
     for count, rate in ((found, 0.8), (covered, 0.95)):
         low, high = stats.binom.interval(0.999, 300, rate)
         assert low <= count <= high
+
+
+def test_a_ratio_is_covered_adjusted_or_not() -> None:
+    low, high = stats.binom.interval(0.999, 150, 0.95)
+    for covered in covered_ratio(150):
+        assert low <= covered <= high
+
+
+@pytest.mark.slow
+def test_2000_ratios_are_covered_in_95_percent() -> None:
+    for covered in covered_ratio(2_000):
+        assert 0.934 <= covered / 2_000 <= 0.966
 
 
 @pytest.mark.slow

@@ -160,30 +160,34 @@ def _customers(n: int = 4_000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rng.normal(10 * stratum + treated * (1 + stratum), 3), stratum, treated
 
 
+def _effect(values: np.ndarray, stratum: np.ndarray, treated: np.ndarray) -> float:
+    return recombined(values, stratum, treated) - recombined(values, stratum, ~treated)
+
+
 def test_strata_make_the_total_by_their_shares() -> None:
     values, stratum, treated = _customers()
     frame = pd.DataFrame({"y": values, "s": stratum, "t": treated})
     by = frame.pivot_table(index="s", columns="t", values="y", aggfunc="mean")
     shares = frame["s"].value_counts(normalize=True)
     total = float(((by[True] - by[False]) * shares).sum())
-    found = recombined(values, stratum, treated, ~treated)
+    found = _effect(values, stratum, treated)
     assert found == pytest.approx(total, rel=1e-12)
     assert differs(total, found, np.abs(values).mean()) is None
-    gaps = recombined(values, stratum * 2, treated, ~treated)
+    gaps = _effect(values, stratum * 2, treated)
     assert gaps == found, "a number without customers is no stratum"
 
 
 @pytest.mark.parametrize("fault", ["lost", "doubled", "moved", "equal shares", "own shares"])
 def test_strata_that_do_not_make_the_total_are_told(fault: str) -> None:
     values, stratum, treated = _customers()
-    total = recombined(values, stratum, treated, ~treated)
+    total = _effect(values, stratum, treated)
     last, rows = stratum == 2, np.arange(len(stratum))
     if fault in ("lost", "doubled"):
         taken = rows[~last] if fault == "lost" else np.concatenate([rows, rows[last]])
         v, s, t = values[taken], stratum[taken], treated[taken]
-        other = recombined(v, s, t, ~t)
+        other = _effect(v, s, t)
     elif fault == "moved":
-        other = recombined(values, np.where(rows < 5, 1, stratum), treated, ~treated)
+        other = _effect(values, np.where(rows < 5, 1, stratum), treated)
     else:  # each stratum alike, or each arm by its own: Simpson's paradox
         levels = [
             [values[(stratum == s) & (treated == t)].mean() for s in range(3)]
@@ -201,6 +205,6 @@ def test_strata_that_do_not_make_the_total_are_told(fault: str) -> None:
 def test_a_stratum_without_an_arm_is_no_number_and_told() -> None:
     values, stratum, treated = _customers()
     treated = treated & (stratum != 2)
-    found = recombined(values, stratum, treated, ~treated)
+    found = _effect(values, stratum, treated)
     assert np.isnan(found)
     assert differs(1.0, found, 1.0) is not None

@@ -132,6 +132,69 @@ def test_strata_frozen_at_assignment_are_weighted() -> None:
     assert read_out(plan, ledger, outcomes, END).iloc[0]["method"] == "poststratified_cuped"
 
 
+ORDER_VALUE = MetricPlan("order_value", "goal", value="revenue_amount", per="order_count")
+
+
+def ratio_world() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Wholesale buys thrice as often and for five times as much; the coupon adds 4 % to both."""
+    ledger, outcomes = world()
+    rng = np.random.default_rng(6)
+    wholesale, coupon = ledger["tier"].eq("wholesale"), ledger["arm"].eq("coupon")
+    taste = rng.gamma(9, 1 / 9, N)
+    orders = rng.poisson(np.where(wholesale, 3.0, 1.0) * (1 + 0.04 * coupon)).astype(float)
+    value = np.where(wholesale, 50.0, 10.0) * (1 + 0.04 * coupon) * taste
+    outcomes["order_count"], outcomes["revenue_amount"] = orders, orders * value
+    outcomes["revenue_expected"] = np.where(wholesale, 150.0, 10.0) * taste
+    outcomes["orders_expected"] = np.where(wholesale, 3.0, 1.0)
+    return ledger, outcomes
+
+
+def test_a_ratio_is_adjusted_by_strata_and_by_what_was_foretold() -> None:
+    """A third of the customers make 0.9 / 1.6 of the orders: the order is worth 32.5 on average."""
+    adjusted = replace(ORDER_VALUE, covariate="revenue_expected", covariate_per="orders_expected")
+    methods = {
+        "ratio_delta": (ORDER_VALUE, None),
+        "ratio_cuped": (adjusted, None),
+        "ratio_poststratified": (ORDER_VALUE, "tier"),
+        "ratio_poststratified_cuped": (adjusted, "tier"),
+    }
+    ledger, outcomes = ratio_world()
+    found = {
+        method: read_out(
+            replace(PLAN, metrics=(metric,), stratum=stratum), ledger, outcomes, END
+        ).iloc[0]
+        for method, (metric, stratum) in methods.items()
+    }
+    plain = found["ratio_delta"]
+    for method, row in found.items():
+        assert row["method"] == method
+        assert row["status"] == "ok", row["reason"]
+        assert row["unadjusted_effect"] == pytest.approx(plain["effect"], rel=1e-9)
+        assert row["effect"] == pytest.approx(0.04 * 32.5, abs=3.3 * row["standard_error"])
+        assert (row["variance_reduction"] > 0.2) == (method != "ratio_delta")
+    assert found["ratio_poststratified_cuped"]["variance_reduction"] > 0.5
+    assert found["ratio_cuped"]["balance_p_value"] > 0.001
+    outcomes["revenue_expected"] *= 1 + 0.2 * ledger["arm"].eq("coupon")
+    told = read_out(replace(PLAN, metrics=(adjusted,)), ledger, outcomes, END).iloc[0]
+    assert "differed before" in told["reason"]
+
+
+def test_a_stratum_goes_the_other_way_by_its_own_ratio() -> None:
+    """More orders of the tier that buys for less is no harm to that tier."""
+    ledger, outcomes = ratio_world()
+    plan = replace(PLAN, metrics=(ORDER_VALUE,), stratum="tier")
+    more = ledger["tier"].eq("consumer") & ledger["arm"].eq("coupon")
+    outcomes.loc[more, ["order_count", "revenue_amount"]] *= 1.5
+    calm = read_out(plan, ledger, outcomes, END).iloc[0]
+    assert calm["effect_high"] < 0, "the average falls, since more of the small orders are in it"
+    assert "surely goes the other way" in calm["reason"], "each tier gained: Simpson's paradox"
+    outcomes.loc[more, "revenue_amount"] *= 0.7
+    gains = ledger["tier"].eq("wholesale") & ledger["arm"].eq("coupon")
+    outcomes.loc[gains, "revenue_amount"] *= 1.15
+    told = read_out(plan, ledger, outcomes, END).iloc[0]
+    assert "stratum wholesale surely" in told["reason"]
+
+
 def test_order_of_rows_does_not_matter() -> None:
     ledger, outcomes = world()
     shuffled = (f.sample(frac=1, random_state=2) for f in (ledger, outcomes))
@@ -365,7 +428,23 @@ def test_a_look_does_not_change_for_exposures_that_come_later() -> None:
     assert mixed.iloc[2:]["reason"].str.contains("more than one treatment").all()
 
 
-@pytest.mark.parametrize("metric", [PROFIT, replace(PROFIT, covariate=None)])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        PROFIT,
+        replace(PROFIT, covariate=None),
+        MetricPlan("rate", "goal", value="profit_amount", per="predicted"),
+        MetricPlan("rate", "goal", "profit_amount", "predicted", covariate="revenue_amount"),
+        MetricPlan(
+            "rate",
+            "goal",
+            value="profit_amount",
+            per="predicted",
+            covariate="retained",
+            covariate_per="revenue_amount",
+        ),
+    ],
+)
 def test_strata_that_do_not_make_the_total_are_looked_at(
     metric: MetricPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ml.experiments.two_sample import (
+    Effect,
     PairedSample,
     Sample,
     cuped,
@@ -183,6 +184,49 @@ def test_ratio_cuped_is_cuped_on_linearised_values() -> None:
     assert with_mean.standard_error <= plain.standard_error
     with pytest.raises(ValueError, match="2, 3 or 4 moments"):
         ratio_pair(10, [1.0], [[1.0]])
+
+
+def test_a_ratio_by_strata_is_that_of_the_post_stratified_means() -> None:
+    """Strata differ in orders and in what one is worth; the error is that of a bootstrap."""
+    rng = np.random.default_rng(9)
+    n = 6_000
+    stratum, treated = rng.choice(3, n, p=[0.5, 0.3, 0.2]), rng.random(n) < 0.5
+    taste = rng.gamma(4, 0.25, n)
+    orders = rng.poisson(np.array([1.0, 2.0, 6.0])[stratum] * (1 + 0.1 * treated)).astype(float)
+    revenue = orders * np.array([20.0, 30.0, 80.0])[stratum] * taste * (1 + 0.05 * treated)
+    columns = np.stack([revenue, orders, taste])
+
+    def found(rows: np.ndarray) -> Effect:
+        c, s, t = columns[:, rows], stratum[rows], treated[rows]
+        shares = np.bincount(s) / len(rows)
+        arms = []
+        for arm in (False, True):
+            cells = [c[:, (t == arm) & (s == i)] for i in range(3)]
+            about = shares @ np.array([cell.mean(axis=1) for cell in cells])
+            arms.append(
+                [
+                    ratio_pair(cell.shape[1], cell.mean(axis=1), np.cov(cell), about=about)
+                    for cell in cells
+                ]
+            )
+        return poststratified(*arms, shares=list(shares), theta=30.0)
+
+    whole = found(np.arange(n))
+    shares = np.bincount(stratum) / n
+    levels = []
+    for arm in (False, True):
+        means = [columns[:, (treated == arm) & (stratum == i)].mean(axis=1) for i in range(3)]
+        y, x, before = shares @ np.array(means)
+        levels.append(y / x - 30.0 * before)
+    assert whole.effect == pytest.approx(levels[1] - levels[0], rel=1e-12)
+    drawn = [found(rng.integers(0, n, n)).effect for _ in range(400)]
+    assert whole.standard_error == pytest.approx(np.std(np.array(drawn, dtype=float)), rel=0.1)
+    plain = ratio(
+        *(PairedSample.from_values(revenue[treated == a], orders[treated == a]) for a in (0, 1))
+    )
+    assert plain.standard_error is not None
+    assert whole.standard_error is not None
+    assert whole.standard_error < 0.8 * plain.standard_error
 
 
 def test_cuped_moves_the_estimate_little_and_never_adds_error() -> None:
