@@ -349,7 +349,7 @@ CAMPAIGN_RESULTS = Table(
         customer_count_control integer 0..: the same of the control
         mean_arm double?: mean of the metric (or ratio of means) in the arm, unadjusted
         mean_control double?: the same of the control
-        method string?: welch, proportion, ratio_delta, or how it was adjusted: poststratified, cuped, both
+        method string?: welch, proportion, ratio_delta, or how adjusted: poststratified, cuped, both
         theta double?: CUPED's coefficient, one over all arms
         variance_reduction double?: share of the squared standard error removed, measured
         winsorised_at double?: cap of the pooled arms; effect and test are of capped values

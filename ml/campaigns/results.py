@@ -62,7 +62,8 @@ STATUSES = ("ok", "underpowered", "needs_review", "window_open", "invalid")
 VALID = ("ok", "underpowered", "needs_review")
 STAGES = ("eligible", "assigned", "sent", "delivered", "measured")
 RELATIVE_METHOD = "log_delta"
-# Twyman: a lift beyond it is more often a fault in the data than a success.
+# Twyman: a lift beyond it is more often a fault in the data than a success. Of what the campaign
+# was asked for: others it may move by design, as a coupon does discounts.
 SUSPICIOUS_LIFT = 0.5
 LARGE_STRATUM = 0.1
 # An effect that is gone without one day is that day's: a sale, an outage, orders brought forward.
@@ -93,7 +94,7 @@ SCHEMA: dict[str, tuple[str, str]] = {
     "mean_control": ("double?", "the same of the control"),
     "method": (
         "string?",
-        "welch, proportion, ratio_delta, or how it was adjusted: poststratified, cuped, both",
+        "welch, proportion, ratio_delta, or how adjusted: poststratified, cuped, both",
     ),
     "theta": ("double?", "CUPED's coefficient, one over all arms"),
     "variance_reduction": ("double?", "share of the squared standard error removed, measured"),
@@ -323,7 +324,7 @@ def read_out(
         if not looks:
             rows += _nothing_yet(plan, data, metric, as_of, eligible)
     _adjust_for_multiplicity(plan, rows)
-    _heed_guardrails(plan, rows)
+    _heed_the_other_metrics(plan, rows)
     return _table(rows)
 
 
@@ -1198,11 +1199,10 @@ def _judge(
             f"only a difference of {smallest:.4g} is found with {plan.power:.0%} power; "
             f"{wanted:.4g} was asked for",
         )
-    if plan.launch_power == "underpowered" and (
-        metric.role == "goal" or metric.name == plan.decides
-    ):
+    is_asked = metric.role == "goal" or metric.name == plan.decides
+    if is_asked and plan.launch_power == "underpowered":
         say("underpowered", LAUNCHED_UNDERPOWERED)
-    if lift is not None and abs(lift) > SUSPICIOUS_LIFT:
+    if is_asked and lift is not None and abs(lift) > SUSPICIOUS_LIFT:
         say("needs_review", f"a lift of {lift:+.0%} is more often a fault than a success")
     if spike is not None:
         say("needs_review", spike)
@@ -1259,27 +1259,33 @@ def _adjust_for_multiplicity(plan: AnalysisPlan, rows: Sequence[dict[str, Any]])
             row["p_value_adjusted"] = p_value
 
 
-def _heed_guardrails(plan: AnalysisPlan, rows: Sequence[dict[str, Any]]) -> None:
-    """Nothing is rolled out over a guardrail that is inferior, or that cannot be judged yet."""
-    guardrails = [metric.name for metric in plan.metrics if metric.role == "guardrail"]
+def _heed_the_other_metrics(plan: AnalysisPlan, rows: Sequence[dict[str, Any]]) -> None:
+    """Nothing is decided while a goal needs review, or rolled out over a guardrail.
+
+    A guardrail stops where it is inferior, and defers where it cannot be judged yet.
+    """
     for row in rows:
+        if row["decision"] is None:
+            continue
+        newest = {
+            other["metric"]: other
+            for other in rows
+            if other["arm"] == row["arm"] and other["look_date"] <= row["look_date"]
+        }
+        for name, other in newest.items():
+            if other["role"] == "goal" and other["status"] in ("needs_review", "invalid"):
+                row["decision"] = None
+                row["reason"] += f"; nothing is decided before {name} has been reviewed"
         if row["decision"] != "roll_out":
             continue
-        for name in guardrails:
-            verdicts = [
-                other["guardrail_verdict"]
-                for other in rows
-                if other["metric"] == name
-                and other["arm"] == row["arm"]
-                and other["look_date"] <= row["look_date"]
-            ]
-            verdict = verdicts[-1] if verdicts else None
-            if verdict == "non_inferior":
+        for metric in plan.metrics:
+            verdict = newest.get(metric.name, {}).get("guardrail_verdict")
+            if metric.role != "guardrail" or verdict == "non_inferior":
                 continue
-            said = "is inferior" if verdict == "inferior" else "may be inferior"
             stops = verdict == "inferior" or row["decision"] == "stop"
             row["decision"] = "stop" if stops else "keep_testing"
-            row["reason"] += f"; the guardrail {name} {said}"
+            said = "is inferior" if verdict == "inferior" else "may be inferior"
+            row["reason"] += f"; the guardrail {metric.name} {said}"
 
 
 def _nothing_yet(

@@ -296,6 +296,30 @@ def test_too_large_a_lift_is_looked_at_first() -> None:
     assert row["decision"] is None
 
 
+def test_only_what_was_asked_for_is_too_good_to_be_true() -> None:
+    """A coupon raises discounts by any share, by design; a goal that doubles holds the decision."""
+    ledger, outcomes = world()
+    metrics = (
+        PROFIT,
+        MetricPlan("retained", "goal", is_proportion=True),
+        MetricPlan("cost_amount", "guardrail", non_inferiority_margin=9, higher_is_better=False),
+        MetricPlan("discount_amount", "secondary", higher_is_better=False),
+    )
+    outcomes["discount_amount"] += 0.1
+    outcomes["cost_amount"] += 0.01
+    plan = replace(PLAN, metrics=metrics)
+    read = read_out(plan, ledger, outcomes, END).set_index("metric")
+    assert (read.loc[["discount_amount", "cost_amount"], "relative_effect"] > 1).all()
+    assert set(read["status"]) == {"ok"}
+    assert read.loc["profit_amount", "decision"] == "roll_out"
+    outcomes["retained"] = np.where(ledger["arm"].eq("coupon"), 1.0, outcomes["retained"])
+    read = read_out(plan, ledger, outcomes, END).set_index("metric")
+    assert read.loc["retained", "status"] == "needs_review"
+    assert read.loc["profit_amount", "status"] == "ok"
+    assert read.loc["profit_amount", "decision"] is None
+    assert "before retained has been reviewed" in read.loc["profit_amount", "reason"]
+
+
 def test_a_large_stratum_that_surely_goes_the_other_way_is_looked_at_first() -> None:
     ledger, outcomes = world()
     ledger["tier"] = np.where(np.arange(N) % 5 == 0, "wholesale", "consumer")
