@@ -124,6 +124,14 @@ def allocation(
     return frame
 
 
+def arms_by_weight(campaign: Campaign, u_arm: npt.NDArray[np.float64]) -> npt.NDArray[np.object_]:
+    """The arm of each draw under the weights of the file; an arm's edges are half-open."""
+    edges = np.cumsum(list(campaign.weights.values()))[:-1]
+    return np.array(list(campaign.weights), dtype=object)[
+        np.searchsorted(edges, u_arm, side="right")
+    ]
+
+
 def randomise(
     campaign: Campaign,
     customer_keys: Iterable[str],
@@ -151,12 +159,11 @@ def randomise(
     )
     names = list(campaign.weights)
     if allocated is None:
-        edges = np.cumsum(list(campaign.weights.values()))[:-1]
-        place = np.searchsorted(edges, frame["u_arm"], side="right")
+        chosen = arms_by_weight(campaign, frame["u_arm"].to_numpy())
     else:
         own = allocated.loc[frame["customer_key"], names].to_numpy(dtype="float64")
         place = (frame["u_arm"].to_numpy()[:, None] >= np.cumsum(own, axis=1)[:, :-1]).sum(axis=1)
-    chosen = np.array(names, dtype=object)[place]
+        chosen = np.array(names, dtype=object)[place]
     reason = np.select(
         [
             frame["u_holdout"] < campaign.global_holdout,

@@ -6,6 +6,7 @@ not: the rules (eligibility.py), the hash (assignment.py).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from datetime import date
 
@@ -15,6 +16,7 @@ import pandas as pd
 
 from ml.campaigns.assignment import (
     allocation,
+    arms_by_weight,
     coverage_key,
     empty_ledger,
     is_closed,
@@ -23,7 +25,7 @@ from ml.campaigns.assignment import (
     uniforms,
 )
 from ml.campaigns.audience import meets
-from ml.campaigns.definition import BANDIT_SEGMENT, Campaign, Layer, refuse_changed
+from ml.campaigns.definition import BANDIT_SEGMENT, Campaign, refuse_changed
 from ml.campaigns.eligibility import first_exclusion
 from ml.campaigns.strata import SOURCES as STRATA_SOURCES
 from ml.campaigns.strata import strata
@@ -128,21 +130,36 @@ def build_cohort(
     return new, cohort[COHORT_COLUMNS]
 
 
-def eligible_counts(campaign: Campaign, cohort: pd.DataFrame) -> dict[str, int]:
-    """Customers of a cohort who passed every rule, per arm that the hash gives them.
-
-    Those left out by holdout, layer and coverage have an arm by their hash, too: where the arms of
-    all of them are not as the weights say, who is eligible depends on the arm. Of a campaign whose
-    weights are its own.
-    """
+def passed_every_rule(cohort: pd.DataFrame) -> pd.DataFrame:
+    """The rows of customers whom no rule left out: enrolled, or left out by the draw alone."""
     stages = ("global_holdout", "outside_layer_share", "outside_coverage")
-    passed = cohort["is_eligible"] | cohort["exclusion_reason"].isin(stages)
-    everybody = campaign.model_copy(
-        update={"global_holdout": 0.0, "layer": Layer(), "coverage": 1.0}
+    return cohort[cohort["is_eligible"] | cohort["exclusion_reason"].isin(stages)]
+
+
+def eligible_units(campaign: Campaign, passed: pd.DataFrame, ledger: pd.DataFrame) -> pd.DataFrame:
+    """Who passed every rule, and the arm that was, or by the hash would have been, theirs.
+
+    passed: `passed_every_rule` of the cohorts of all days so far; ledger: the campaign's rows.
+    Returns customer_key, arm, assigned_date (the day on which they first passed) and weights_json.
+    Those left out by holdout, layer and coverage have an arm by their hash, too, under the weights
+    of the file: where the arms are not as the weights say, who is eligible depends on the arm.
+    """
+    first = passed.sort_values(["customer_key", "snapshot_date"], kind="stable")
+    first = first.drop_duplicates("customer_key").reset_index(drop=True)
+    at = pd.Index(ledger["customer_key"]).get_indexer(pd.Index(first["customer_key"]))
+    left_out = at < 0
+    drawn = uniforms(campaign.id, first.loc[left_out, "customer_key"])
+    arm, weights = (ledger[name].to_numpy(dtype=object)[at] for name in ("arm", "weights_json"))
+    arm[left_out] = arms_by_weight(campaign, drawn)
+    weights[left_out] = json.dumps(campaign.weights, sort_keys=True)
+    return pd.DataFrame(
+        {
+            "customer_key": first["customer_key"],
+            "arm": arm,
+            "assigned_date": first["snapshot_date"],
+            "weights_json": weights,
+        }
     )
-    keys = cohort.loc[passed, "customer_key"]
-    arms = randomise(everybody, keys, campaign.start_date)["arm"].value_counts()
-    return {arm: int(arms.get(arm, 0)) for arm in campaign.weights}
 
 
 def refuse(cohort: pd.DataFrame) -> pd.DataFrame:

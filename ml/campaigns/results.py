@@ -29,6 +29,7 @@ from ml.campaigns.integrity import (
     multiple_exposures,
     recombined,
 )
+from ml.campaigns.stages import STAGES, Drawn, check_stages
 from ml.experiments.moments import Codes, Moments
 from ml.experiments.multiplicity import adjusted_p_values, non_inferiority
 from ml.experiments.power import minimum_detectable_effect
@@ -46,7 +47,7 @@ from ml.experiments.shrinkage import (
     posterior,
     prior_from_past,
 )
-from ml.experiments.srm import StageCheck, check_passage, check_stage
+from ml.experiments.srm import StageCheck
 from ml.experiments.two_sample import (
     Effect,
     PairedSample,
@@ -60,7 +61,6 @@ Array = npt.NDArray[np.float64]
 Role = Literal["goal", "guardrail", "secondary"]
 STATUSES = ("ok", "underpowered", "needs_review", "window_open", "invalid")
 VALID = ("ok", "underpowered", "needs_review")
-STAGES = ("eligible", "assigned", "sent", "delivered", "measured")
 RELATIVE_METHOD = "log_delta"
 # Twyman: a lift beyond it is more often a fault in the data than a success. Of what the campaign
 # was asked for: others it may move by design, as a coupon does discounts.
@@ -292,7 +292,7 @@ def read_out(
     outcomes: pd.DataFrame,
     as_of: date,
     *,
-    eligible: Mapping[str, int] | None = None,
+    eligible: pd.DataFrame | None = None,
     past: pd.DataFrame | None = None,
     others: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
@@ -303,15 +303,15 @@ def read_out(
     outcomes: one row per customer: customer_key, the metrics' columns, covariates, and where
     messages are known is_sent and is_delivered (`outcomes.unit_outcomes` with the covariates
     joined). A customer of the ledger without a row in it has gone missing and is counted. eligible:
-    customers per drawn arm before layer and coverage. past: `past_effects` of earlier campaigns,
-    for the prior. others: the ledger of all campaigns, for customers whom two of one layer share
+    `cohorts.eligible_units`, who passed every rule. past: `past_effects` of earlier campaigns, for
+    the prior. others: the ledger of all campaigns, for customers whom two of one layer share
     (`integrity.multiple_exposures`).
 
     A metric with no closed look has one row per arm with status window_open and no figures. Fixed-
     horizon p-values are null before the end. Raises ValueError where a customer stands twice, an
     arm is unknown, covariates are younger than the assignment, or values are missing.
     """
-    data = _Data.of(plan, ledger, outcomes, others)
+    data = _Data.of(plan, ledger, outcomes, others, eligible)
     if not len(data.arm):
         return _table([])
     rows: list[dict[str, Any]] = []
@@ -319,10 +319,10 @@ def read_out(
         looks = _looks(plan, data, metric, as_of)
         crossed: dict[str, tuple[int, float]] = {}
         for look in looks:
-            stages = _stages(plan, data, metric, look.day, eligible)
+            stages = _stages(plan, data, metric, look.day)
             rows += _read_metric(plan, data, metric, look, stages, crossed, past)
         if not looks:
-            rows += _nothing_yet(plan, data, metric, as_of, eligible)
+            rows += _nothing_yet(plan, data, metric, as_of)
     _adjust_for_multiplicity(plan, rows)
     _heed_the_other_metrics(plan, rows)
     return _table(rows)
@@ -404,12 +404,10 @@ class _Look:
 class _Data:
     """The ledger beside its outcomes, as arrays with one place per assigned customer."""
 
-    arms: list[str]
-    arm: Codes
+    drawn: Drawn
+    eligible: Drawn | None
     stratum: Codes
     strata: list[str]
-    assigned: npt.NDArray[np.datetime64]
-    phases: list[tuple[npt.NDArray[np.bool_], dict[str, float]]]
     is_measured: npt.NDArray[np.bool_]
     frame: pd.DataFrame
     at: Codes
@@ -425,6 +423,7 @@ class _Data:
         ledger: pd.DataFrame,
         outcomes: pd.DataFrame,
         others: pd.DataFrame | None = None,
+        eligible: pd.DataFrame | None = None,
     ) -> _Data:
         name = f"campaign {plan.campaign_id}"
         if not ledger["customer_key"].is_monotonic_increasing:
@@ -434,15 +433,10 @@ class _Data:
             raise ValueError(f"{name}: a customer is assigned twice in the ledger")
         if not rows.is_unique:
             raise ValueError(f"{name}: a customer has two rows of outcomes")
-        arms = list(plan.weights)
-        arm = pd.Index(arms).get_indexer(pd.Index(ledger["arm"])).astype(np.int64)
-        if (arm < 0).any():
-            unknown = sorted(set(ledger["arm"][arm < 0]))
-            raise ValueError(f"{name}: the ledger has arms {unknown}; the plan has {arms}")
-        assigned = pd.to_datetime(ledger["assigned_date"]).to_numpy().astype("datetime64[D]")
+        drawn = Drawn.of(ledger, plan.weights)
         if "covariates_date" in ledger:
             known = pd.to_datetime(ledger["covariates_date"]).to_numpy().astype("datetime64[D]")
-            if late := int((known > assigned).sum()):
+            if late := int((known > drawn.assigned).sum()):
                 raise ValueError(
                     f"{name}: the covariates of {late} customers are younger than their assignment"
                 )
@@ -450,10 +444,10 @@ class _Data:
         if plan.stratum is not None:
             codes, values = pd.factorize(ledger[plan.stratum], sort=True, use_na_sentinel=False)
             stratum, strata = codes.astype(np.int64), [str(value) for value in values]
-        phases, phase = _phases(plan, ledger)
-        if len(phases) > 1:  # weights changed: what differs between phases must not count as effect
-            strata = [f"{s} phase {p + 1}".strip() for s in strata for p in range(len(phases))]
-            stratum = stratum * len(phases) + phase
+        phases = len(drawn.weights)
+        if phases > 1:  # weights changed: what differs between phases must not count as effect
+            strata = [f"{s} phase {p + 1}".strip() for s in strata for p in range(phases)]
+            stratum = stratum * phases + drawn.phase
         aligned = len(units) == len(rows) and bool(units.equals(rows))
         at = np.arange(len(units)) if aligned else rows.get_indexer(units)
         weight = None
@@ -473,12 +467,10 @@ class _Data:
             others=others,
         )
         return cls(
-            arms,
-            arm,
+            drawn,
+            None if eligible is None else Drawn.of(eligible, plan.weights),
             stratum,
             strata,
-            assigned,
-            phases,
             at >= 0,
             outcomes,
             at,
@@ -486,6 +478,21 @@ class _Data:
             weight,
             ordered,
         )
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms, in the order of the plan."""
+        return self.drawn.arms
+
+    @property
+    def arm(self) -> Codes:
+        """The arm of each customer, as a place in `arms`."""
+        return self.drawn.arm
+
+    @property
+    def assigned(self) -> npt.NDArray[np.datetime64]:
+        """The day on which each was drawn."""
+        return self.drawn.assigned
 
     def column(self, name: str, mask: npt.NDArray[np.bool_]) -> Array:
         """Values of the customers in `mask` (all of them measured)."""
@@ -529,11 +536,6 @@ class _Data:
             found[name] = np.where(none, -1, days)
         return found
 
-    def counts(self, mask: npt.NDArray[np.bool_]) -> dict[str, int]:
-        """Customers per arm."""
-        found = np.bincount(self.arm[mask], minlength=len(self.arms))
-        return {arm: int(n) for arm, n in zip(self.arms, found, strict=True)}
-
     def exposure(self, day: date) -> Exposure | None:
         """Who had more than one treatment, as known at the end of `day`."""
         until = np.datetime64(day)
@@ -543,20 +545,6 @@ class _Data:
         """Whose value of the metric is final at the end of `day`."""
         days = np.timedelta64(plan.window_days + metric.settle_days, "D")
         return np.asarray(self.assigned + days <= np.datetime64(day))
-
-
-def _phases(
-    plan: AnalysisPlan, ledger: pd.DataFrame
-) -> tuple[list[tuple[npt.NDArray[np.bool_], dict[str, float]]], Codes]:
-    """Customers drawn under each set of weights, with the weights."""
-    import json
-
-    n = len(ledger)
-    if "weights_json" not in ledger or not n:
-        return [(np.ones(n, dtype=bool), dict(plan.weights))], np.zeros(n, dtype=np.int64)
-    codes, texts = pd.factorize(ledger["weights_json"], sort=True)
-    phase = codes.astype(np.int64)
-    return [(phase == i, json.loads(text)) for i, text in enumerate(texts)], phase
 
 
 def _looks(plan: AnalysisPlan, data: _Data, metric: MetricPlan, as_of: date) -> list[_Look]:
@@ -604,40 +592,26 @@ def _looks(plan: AnalysisPlan, data: _Data, metric: MetricPlan, as_of: date) -> 
 
 
 def _stages(
-    plan: AnalysisPlan,
-    data: _Data,
-    metric: MetricPlan,
-    day: date,
-    eligible: Mapping[str, int] | None,
+    plan: AnalysisPlan, data: _Data, metric: MetricPlan, day: date
 ) -> dict[str, StageCheck]:
     """The sample ratio at every stage, of the customers assigned by `day`."""
-    known = data.assigned <= np.datetime64(day)
-    expected = dict.fromkeys(data.arms, 0.0)
-    for mask, weights in data.phases:
-        count = int((mask & known).sum())
-        for arm in data.arms:
-            expected[arm] += count * weights.get(arm, 0.0)
-    found = {"assigned": check_stage("assigned", data.counts(known), expected)}
-    if eligible is not None:
-        found["eligible"] = check_stage("eligible", eligible, plan.weights)
-    contacted = plan.contacted or tuple(plan.treated)
-    before = known & data.is_measured
+    reached = []
     for stage, flag in (("sent", "is_sent"), ("delivered", "is_delivered")):
         if flag not in data.frame or data.frame[flag].isna().all():
             continue
         values = data.frame[flag].to_numpy(dtype=bool, na_value=False)
-        reached = before.copy()
-        reached[before] = values[data.at[before]]
-        passed, entered = data.counts(reached), data.counts(before)
-        found[stage] = check_passage(
-            stage, {a: passed[a] for a in contacted}, {a: entered[a] for a in contacted}
-        )
-        before = reached
-    closed = data.closed(plan, metric, day)
-    found["measured"] = check_passage(
-        "measured", data.counts(closed & data.is_measured), data.counts(closed)
+        mask = data.is_measured.copy()
+        mask[mask] = values[data.at[mask]]
+        reached.append((stage, mask))
+    return check_stages(
+        data.drawn,
+        np.datetime64(day),
+        reached=reached,
+        is_measured=data.is_measured,
+        is_closed=data.closed(plan, metric, day),
+        contacted=plan.contacted or tuple(plan.treated),
+        eligible=data.eligible,
     )
-    return found
 
 
 @dataclass(frozen=True)
@@ -888,8 +862,8 @@ def _read_metric(
     past: pd.DataFrame | None,
 ) -> list[dict[str, Any]]:
     """The rows of one metric at one look."""
-    assigned = data.counts(data.assigned <= np.datetime64(look.day))
-    closed = data.counts(look.closed)
+    assigned = data.drawn.counts(data.drawn.on(np.datetime64(look.day)))
+    closed = data.drawn.counts(look.closed)
     broken = [stages[stage] for stage in STAGES if stage in stages and stages[stage].is_broken]
     cells = _cells(data, metric, look.closed)
     rows = []
@@ -1293,13 +1267,12 @@ def _nothing_yet(
     data: _Data,
     metric: MetricPlan,
     as_of: date,
-    eligible: Mapping[str, int] | None,
 ) -> list[dict[str, Any]]:
     """Rows of a metric none of whose looks has come: the draw can be judged, the effect not."""
     end, rows = plan.end_date(metric), []
-    stages = _stages(plan, data, metric, as_of, eligible)
+    stages = _stages(plan, data, metric, as_of)
     broken = [stages[stage] for stage in STAGES if stage in stages and stages[stage].is_broken]
-    assigned = data.counts(data.assigned <= np.datetime64(as_of))
+    assigned = data.drawn.counts(data.drawn.on(np.datetime64(as_of)))
     exposure = data.exposure(as_of)
     for arm in plan.treated:
         row = _frame_of(plan, metric, 0, as_of, False, arm)

@@ -8,6 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+# Units per arm: a count, or one count a phase.
+PerArm = Mapping[str, "float | npt.NDArray[Any]"]
 
 # GrowthBook's and Statsig's alarm level; at 0.001 thirty daily looks alarm falsely in 0.95 %.
 SRM_ALARM = 0.001
@@ -52,50 +60,73 @@ class StageCheck:
         return self.p_value is not None and self.p_value < SRM_ALARM
 
 
-def check_stage(stage: str, counts: Mapping[str, int], expected: Mapping[str, float]) -> StageCheck:
+def check_stage(stage: str, counts: PerArm, expected: PerArm) -> StageCheck:
     """Compare the units of each arm with what was due: the draw itself.
 
-    counts: units per arm. expected: any numbers in proportion to what was due, e.g. weights. Where
-    fewer than two arms can be compared the p-value is None.
+    counts: units per arm, or per arm and phase of the draw, (H,) each. expected: any numbers in
+    proportion to what was due in a phase, e.g. its weights. With one phase the test is Pearson's
+    chi-square; with more, each phase is due its own weights. Where fewer than two arms can be
+    compared the p-value is None.
     """
-    arms = [arm for arm in counts if expected.get(arm, 0) > 0]
-    units, due = sum(counts[arm] for arm in arms), sum(expected[arm] for arm in arms)
-    if len(arms) < 2 or units == 0:
+    arms = [arm for arm in counts if np.sum(expected.get(arm, 0)) > 0]
+    found, weights = _columns(counts, arms), _columns(expected, arms)
+    units = found.sum(axis=1)
+    drawn = (units > 0) & (weights.sum(axis=1) > 0)
+    if len(arms) < 2 or not drawn.any():
         return StageCheck(stage, None, None, 0.0)
-    p_value = srm_p_value([counts[arm] for arm in arms], [expected[arm] for arm in arms])
-    return _checked(stage, p_value, counts, {arm: units * expected[arm] / due for arm in arms})
+    found, units, weights = found[drawn], units[drawn], weights[drawn]
+    share = weights / weights.sum(axis=1, keepdims=True)
+    variance = np.diag(units @ share) - (share * units[:, None]).T @ share
+    return _checked(stage, arms, found, units[:, None] * share, variance)
 
 
-def check_passage(stage: str, passed: Mapping[str, int], entered: Mapping[str, int]) -> StageCheck:
+def check_passage(stage: str, passed: PerArm, entered: PerArm) -> StageCheck:
     """Compare the share of each arm's units that reached a stage: what came after the draw.
 
-    passed, entered: units per arm at the stage and at the one before. Given who entered, the test
-    of homogeneity sees far more than the ratio of those who passed: 1,000 of 50,000 lost in one arm
-    have p = 0.0015 by the ratio, and 1e-221 here.
+    passed, entered: units at the stage and at the one before, per arm, or per arm and phase of the
+    draw, (H,) each. Given who entered, the test of homogeneity sees far more than the ratio of
+    those who passed: 1,000 of 50,000 lost in one arm have p = 0.0015 by the ratio, and 1e-221 here.
+    Over phases it is that of Cochran, Mantel and Haenszel: where the weights changed over time, and
+    so did losses that are alike for all arms, there is no alarm.
     """
-    from scipy import stats
-
-    arms = [arm for arm in passed if entered.get(arm, 0) > 0]
-    if bad := [arm for arm in arms if not 0 <= passed[arm] <= entered[arm]]:
+    arms = [arm for arm in passed if np.sum(entered.get(arm, 0)) > 0]
+    found, before = _columns(passed, arms), _columns(entered, arms)
+    bad = [a for i, a in enumerate(arms) if ((found < 0) | (found > before))[:, i].any()]
+    if bad:
         raise ValueError(f"{stage}: more units of {bad} passed than had entered")
-    total_in, total_out = sum(entered[a] for a in arms), sum(passed[a] for a in arms)
-    if len(arms) < 2 or total_out == 0:
+    if len(arms) < 2 or found.sum() == 0:
         return StageCheck(stage, None, None, 0.0)
-    expected = {arm: total_out * entered[arm] / total_in for arm in arms}
-    if total_out == total_in:
+    if found.sum() == before.sum():
         return StageCheck(stage, 1.0, None, 0.0)
-    table = [[passed[arm], entered[arm] - passed[arm]] for arm in arms]
-    return _checked(
-        stage, float(stats.chi2_contingency(table, correction=False)[1]), passed, expected
-    )
+    units, through = before.sum(axis=1), found.sum(axis=1)
+    rate = np.divide(through, units, out=np.zeros_like(units), where=units > 0)
+    # Drawn without replacement: rate (1 - rate) / (N - 1) times (N diag(n) - n n').
+    scale = rate * (1 - rate) / np.maximum(units - 1, 1)
+    variance = np.diag((scale * units) @ before) - (before * scale[:, None]).T @ before
+    return _checked(stage, arms, found, rate[:, None] * before, variance)
+
+
+def _columns(per_arm: PerArm, arms: Sequence[str]) -> Array:
+    """Counts as (H, arms)."""
+    columns = [np.atleast_1d(np.asarray(per_arm[arm], dtype=np.float64)) for arm in arms]
+    return np.stack(columns, axis=1) if columns else np.zeros((0, 0))
 
 
 def _checked(
-    stage: str, p_value: float, counts: Mapping[str, int], expected: Mapping[str, float]
+    stage: str, arms: Sequence[str], counts: Array, expected: Array, variance: Array
 ) -> StageCheck:
+    """The check of what the phases have together against its covariance (arms, arms)."""
+    from scipy import stats
+
+    found, due = counts.sum(axis=0), expected.sum(axis=0)
+    gap = found - due
+    rank = int(np.linalg.matrix_rank(variance, hermitian=True))
+    if not rank:  # nothing could have come out otherwise
+        return StageCheck(stage, 1.0, None, 0.0)
+    statistic = float(gap @ np.linalg.pinv(variance, hermitian=True) @ gap)
     # Per standard deviation, so that a large arm does not always look worst.
-    worst = max(expected, key=lambda arm: (expected[arm] - counts[arm]) / expected[arm] ** 0.5)
+    worst = int(np.argmax(-gap / np.sqrt(np.maximum(due, 1e-12))))
     # What the arm would have at the rate of all others.
-    others = sum(counts[arm] for arm in expected if arm != worst)
-    due = sum(expected[arm] for arm in expected if arm != worst)
-    return StageCheck(stage, p_value, worst, others * expected[worst] / due - counts[worst])
+    rest = np.arange(len(arms)) != worst
+    missing = float(found[rest].sum() * due[worst] / due[rest].sum() - found[worst])
+    return StageCheck(stage, float(stats.chi2.sf(statistic, rank)), arms[worst], missing)

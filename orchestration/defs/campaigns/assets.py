@@ -184,6 +184,7 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
         partitions,
         deps=[
             lake_key("campaign_assignments"),
+            lake_key("campaign_cohorts"),
             lake_key("campaign_outcomes"),
             lake_key("churn_scores"),
             forecasts,
@@ -192,7 +193,7 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
         owner=SCIENCE,
         description="What each campaign earned, by intention to treat, and whether to believe it.",
         kinds={"deltalake"},
-        code_version="2",
+        code_version="3",
     )
     def campaign_results(run: Run, day: date) -> Made:
         import pandas as pd
@@ -437,26 +438,29 @@ def _readings(run: Run, campaign: Campaign, ledger: pd.DataFrame, day: date) -> 
         ledger,
         outcomes,
         day,
-        eligible=_eligible(run, campaign) if len(outcomes) else None,
+        eligible=_eligible(run, campaign, ledger, day) if len(outcomes) else None,
         past=None if past is None else past_effects([_last_readings(past)]),
         others=ledger_of(run, day),
     )
 
 
-def _eligible(run: Run, campaign: Campaign) -> dict[str, int] | None:
-    """Return the eligible per arm of a campaign of one wave; None where more come with each day."""
-    from ml.campaigns.cohorts import eligible_counts
+def _eligible(run: Run, campaign: Campaign, ledger: pd.DataFrame, day: date) -> pd.DataFrame | None:
+    """Return who was eligible by `day`, of the days of enrolment whose cohorts are published."""
+    import pandas as pd
 
-    lake, day = run.platform.lake, campaign.start_date
-    if not campaign.is_single_wave or lake.publication(CAMPAIGN_COHORTS, day) is None:
+    from ml.campaigns.cohorts import eligible_units, passed_every_rule
+
+    lake = run.platform.lake
+    known: dict[date, pd.DataFrame] = run.once(f"eligible {campaign.id}", dict)
+    days = [d for d in lake.days(CAMPAIGN_COHORTS) if campaign.assigns_on(d) and d <= day]
+    if new := [d for d in days if d not in known]:
+        columns = ["campaign_id", "snapshot_date", "customer_key", "is_eligible"]
+        cohort = lake.read_frame(CAMPAIGN_COHORTS, new, [*columns, "exclusion_reason"])
+        passed = passed_every_rule(cohort[cohort["campaign_id"] == campaign.id])
+        known.update({d: passed[passed["snapshot_date"] == d] for d in new})
+    if not any(len(known[d]) for d in days):
         return None
-
-    def count() -> dict[str, int]:
-        cohort = lake.read_frame(CAMPAIGN_COHORTS, [day])
-        return eligible_counts(campaign, cohort[cohort["campaign_id"] == campaign.id])
-
-    counts: dict[str, int] = run.once(f"eligible {campaign.id}", count)
-    return counts if sum(counts.values()) else None
+    return eligible_units(campaign, pd.concat([known[d] for d in days]), ledger)
 
 
 def _last_readings(results: pd.DataFrame) -> pd.DataFrame:

@@ -11,9 +11,15 @@ import pandas as pd
 import pytest
 from small_shop import DAY, Shop, campaign, conditions, keys, make_shop
 
+from ml.bandit import Settings
 from ml.campaigns.assignment import empty_ledger, randomise
-from ml.campaigns.cohorts import COHORT_COLUMNS, build_cohort, eligible_counts
-from ml.campaigns.definition import ALWAYS_ON, Campaign, CampaignError
+from ml.campaigns.cohorts import (
+    COHORT_COLUMNS,
+    build_cohort,
+    eligible_units,
+    passed_every_rule,
+)
+from ml.campaigns.definition import ALWAYS_ON, Campaign, CampaignError, Layer
 from ml.campaigns.eligibility import (
     RULES,
     first_exclusion,
@@ -21,7 +27,9 @@ from ml.campaigns.eligibility import (
     is_eligible,
     may_be_contacted,
 )
+from ml.campaigns.stages import Drawn
 from ml.experiments.srm import check_stage
+from ml.policy import own_policy
 
 # What makes each rule fire, on a customer whom no rule excludes.
 FIRES: dict[str, dict[str, Any]] = {
@@ -109,21 +117,70 @@ def test_consent_is_that_of_the_campaigns_purpose(shop: Shop) -> None:
     assert has_consent("email", old).all()
 
 
+def _is_broken(of: Campaign, passed: pd.DataFrame, ledger: pd.DataFrame) -> bool:
+    drawn = Drawn.of(eligible_units(of, passed, ledger), of.weights)
+    everybody = np.ones(len(drawn.arm), dtype=bool)
+    return check_stage("eligible", drawn.by_phase(everybody), drawn.due()).is_broken
+
+
 def test_the_eligible_have_an_arm_by_their_hash_whoever_is_left_out_after(shop: Shop) -> None:
     shop.status.loc[:99, "account_type"] = "business"
     of = campaign(audience=[], coverage=0.5, global_holdout=0.2, layer={"name": "a", "stop": 0.7})
     new, cohort = build_cohort(of, *shop.frames, empty_ledger(), DAY)
-    counts = eligible_counts(of, cohort)
-    assert sum(counts.values()) == 900
+    passed = passed_every_rule(cohort)
+    units = eligible_units(of, passed, new)
+    assert len(units) == len(passed) == 900
     assert len(new) < 400
-    assert not check_stage("eligible", counts, of.weights).is_broken
-    drawn = new["arm"].value_counts()
-    assert all(counts[arm] > drawn[arm] for arm in counts)
+    whole = randomise(
+        of.model_copy(update={"coverage": 1.0, "global_holdout": 0.0, "layer": Layer()}),
+        units["customer_key"],
+        DAY,
+    )
+    assert list(units["arm"]) == list(whole["arm"]), "enrolled or not: the hash says"
+    assert not _is_broken(of, passed, new)
     # a rule that sees the arm: half of the treated are excluded before the draw
-    treated = randomise(of.model_copy(update={"coverage": 1.0}), keys(1_000), DAY)
-    gone = treated.loc[treated["arm"].eq("reminder"), "customer_key"].iloc[::2]
-    leaky = cohort[~cohort["customer_key"].isin(gone)]
-    assert check_stage("eligible", eligible_counts(of, leaky), of.weights).is_broken
+    gone = units.loc[units["arm"].eq("reminder"), "customer_key"].iloc[::2]
+    assert _is_broken(of, passed[~passed["customer_key"].isin(gone)], new)
+
+
+def test_the_eligible_of_several_days_count_once_under_the_weights_of_their_draw() -> None:
+    """A bandit whose weights move on the second day, on which new customers come."""
+    n = 8_000
+    of = campaign(
+        audience=[],
+        coverage=0.6,
+        end_date=DAY + timedelta(days=40),
+        bandit={"floor": 0.05, "min_count": 20},
+    )
+    moved = {"control": 0.1, "reminder": 0.9}
+    policies = [own_policy(weights, (), Settings()) for weights in (of.weights, moved)]
+    ledger, passed = empty_ledger(), []
+    for number, policy in enumerate(policies):
+        day = DAY + timedelta(days=number)
+        here = make_shop(n, day)
+        if not number:  # the first day knows half of them
+            here.status["account_type"] = ["consumer", "business"] * (n // 2)
+        new, cohort = build_cohort(of, *here.frames, ledger, day, policy=policy)
+        ledger = pd.concat([ledger, new], ignore_index=True)
+        passed.append(passed_every_rule(cohort))
+    both = pd.concat(passed)
+    units = eligible_units(of, both, ledger)
+    assert len(units) == n < len(both), "who is outside the coverage passes on both days"
+    assert units["assigned_date"].value_counts().to_dict() == {
+        DAY: n / 2,
+        DAY + timedelta(days=1): n / 2,
+    }
+    assert set(units["weights_json"]) == {
+        '{"control": 0.5, "reminder": 0.5}',
+        '{"control": 0.1, "reminder": 0.9}',
+    }
+    share = units["arm"].eq("control").mean()
+    assert not 0.45 < share < 0.55, "by the weights of the file this would be an alarm"
+    assert not _is_broken(of, both, ledger)
+    is_treated = units["arm"].eq("reminder") & units["assigned_date"].gt(DAY)
+    gone = units.loc[is_treated, "customer_key"].iloc[::5]
+    kept = [rows[~rows["customer_key"].isin(gone)] for rows in (both, ledger)]
+    assert _is_broken(of, *kept)
 
 
 def test_the_cohort_accounts_for_every_targeted_customer(shop: Shop) -> None:

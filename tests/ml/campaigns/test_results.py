@@ -255,7 +255,7 @@ def test_customers_missing_at_a_stage_block_the_reading_and_are_located(stage: s
     elif stage == "measured":
         outcomes = outcomes.drop(index=lost)
     elif stage == "eligible":
-        eligible = {"control": 50_000, "coupon": 25_000, "mail": 24_000}
+        eligible = ledger.drop(index=mail[: len(mail) // 25])
     else:
         outcomes.loc[lost, f"is_{stage}"] = False
     read = read_out(plan, ledger, outcomes, END, eligible=eligible)
@@ -273,7 +273,8 @@ def test_customers_missing_at_a_stage_block_the_reading_and_are_located(stage: s
 
 
 def test_nobody_missing_is_no_alarm() -> None:
-    read = read_out(PLAN, *world(n=20_000), END, eligible={"control": 10_050, "coupon": 9_950})
+    ledger, outcomes = world(n=20_000)
+    read = read_out(PLAN, ledger, outcomes, END, eligible=ledger.iloc[::2])
     assert (read["srm_p_assigned"] > 0.001).all()
     assert (read["srm_p_eligible"] > 0.001).all()
     assert read["srm_p_sent"].isna().all(), "unknown messages are not judged"

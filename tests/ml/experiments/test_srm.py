@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +44,54 @@ def test_a_loss_after_the_draw_is_seen_where_the_ratio_alone_would_not() -> None
     found = check_passage("measured", passed, entered)
     assert found.is_broken
     assert (found.stage, found.arm, found.missing) == ("measured", "coupon", 1_000)
+
+
+def test_phases_are_due_their_own_weights() -> None:
+    """Weights that moved from one half to nine tenths: pooled they would be no weights at all."""
+    weights = {"a": np.array([0.5, 0.1]), "b": np.array([0.5, 0.9])}
+    as_due = {"a": np.array([5_030, 980]), "b": np.array([4_970, 9_020])}
+    assert not check_stage("assigned", as_due, weights).is_broken
+    pooled = {arm: counts.sum() for arm, counts in as_due.items()}
+    assert check_stage("assigned", pooled, {"a": 0.5, "b": 0.5}).is_broken
+    short = as_due | {"a": np.array([5_030, 700])}
+    found = check_stage("assigned", short, weights)
+    assert found.is_broken
+    assert found.arm == "a"
+
+
+def test_losses_alike_for_all_arms_are_no_alarm_though_they_and_the_weights_changed() -> None:
+    """First half and half and a tenth bounces, then nine tenths and nobody does."""
+    entered = {"a": np.array([5_000, 1_000]), "b": np.array([5_000, 9_000])}
+    passed = {"a": np.array([4_500, 1_000]), "b": np.array([4_510, 9_000])}
+    together = [{a: n.sum() for a, n in counts.items()} for counts in (passed, entered)]
+    assert check_passage("delivered", *together).is_broken, "Simpson's paradox"
+    assert not check_passage("delivered", passed, entered).is_broken
+    lost = passed | {"a": np.array([4_500, 950])}
+    found = check_passage("delivered", lost, entered)
+    assert found.is_broken
+    assert found.arm == "a"
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_both_tests_reject_as_often_as_they_say_over_small_phases(k: int) -> None:
+    rng = np.random.default_rng(k)
+    names, p_values = [f"arm {i}" for i in range(k)], []
+    for _ in range(2_000):
+        weights = rng.dirichlet(np.full(k, 5.0), 40)
+        units = np.array([rng.multinomial(rng.integers(2, 30), w) for w in weights])
+        out = rng.binomial(units, rng.uniform(0.5, 1.0, (40, 1)))
+        due, entered, passed = (
+            dict(zip(names, table.T, strict=True)) for table in (weights, units, out)
+        )
+        p_values.append(
+            (
+                check_stage("assigned", entered, due).p_value,
+                check_passage("sent", passed, entered).p_value,
+            )
+        )
+    low, high = stats.binom.interval(0.999, 2_000, 0.05)
+    for values in np.array(p_values, dtype=float).T:
+        assert low <= (values < 0.05).sum() <= high
 
 
 def test_who_is_short_is_named_with_how_many() -> None:

@@ -413,8 +413,10 @@ def test_a_campaign_starts_only_with_the_power_it_promises(
     reasons = cohort["exclusion_reason"].value_counts()
     assert reasons["b", "underpowered"] == (ledger["campaign_id"] == "c").sum()
     assert "underpowered" not in reasons["c"]
-    results = lake.read_frame(CAMPAIGN_RESULTS, [LAST]).groupby("campaign_id")["reason"]
-    assert results.agg(
+    results = lake.read_frame(CAMPAIGN_RESULTS, [LAST])
+    moving = results[results["campaign_id"] == "d"]  # a bandit, of several days and segments
+    assert (moving["srm_p_eligible"] > 0.001).all()
+    assert results.groupby("campaign_id")["reason"].agg(
         lambda own: own.str.contains("known to be underpowered").all()
     ).to_dict() == {
         "a": False,
