@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from ml.campaigns.audience import Condition, meets
-from ml.campaigns.definition import Channel, Words
+from ml.campaigns.definition import MARKETING, Channel, Identifier, Words
 from ml.campaigns.eligibility import reachable_by
 from ml.campaigns.export import Handover
 from ml.documents import Document, DocumentError, parse
@@ -44,12 +44,16 @@ class Plays(Document):
     approver: Words
     # In order of preference. A play without a permitted channel gives way to the next rule.
     channels: dict[Action, Annotated[tuple[Channel, ...], Field(min_length=1)]]
+    # What the customer must have consented to be contacted for, per play; marketing unless named.
+    purposes: dict[Action, Identifier] = Field(default_factory=dict)
     rules: Annotated[tuple[Rule, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _each_play_has_channels(self) -> Plays:
         if lacking := sorted({rule.play for rule in self.rules} - set(self.channels)):
             raise ValueError(f"channels: {', '.join(lacking)} has none")
+        if idle := sorted(set(self.purposes) - set(self.channels)):
+            raise ValueError(f"purposes: {', '.join(idle)} has no channels")
         if all(rule.when for rule in self.rules):
             raise ValueError("rules: the last needs no condition, so that everybody has a play")
         return self
@@ -58,6 +62,10 @@ class Plays(Document):
     def fields(self) -> frozenset[str]:
         """Columns that the rules ask for."""
         return frozenset(condition.field for rule in self.rules for condition in rule.when)
+
+    def purpose_of(self, play: Action) -> str:
+        """What a customer must have consented to be contacted for to get the play."""
+        return self.purposes.get(play, MARKETING)
 
 
 def parse_plays(text: str, source: str, context: Mapping[str, Any] | None = None) -> Plays:
@@ -72,7 +80,8 @@ def parse_plays(text: str, source: str, context: Mapping[str, Any] | None = None
 def suggest(plays: Plays, customers: pd.DataFrame) -> pd.DataFrame:
     """Return suggested_play, contact_channel and reason of each row, indexed like `customers`.
 
-    customers: the columns of `plays.fields` and `has_<channel>_consent`. Each gets the play of the
+    customers: the columns of `plays.fields`, `has_<channel>_consent`, and `other_consents` where a
+    play has a purpose of its own. Each gets the play of the
     first rule that they meet and have a permitted channel for; null where there is none. The reason
     is that of the first rule that they meet and that gives one, else null.
     """
@@ -82,7 +91,7 @@ def suggest(plays: Plays, customers: pd.DataFrame) -> pd.DataFrame:
         dtype="object",
     )
     channels = {
-        play: reachable_by(plays.channels[play], customers)
+        play: reachable_by(plays.channels[play], customers, plays.purpose_of(play))
         for play in {rule.play for rule in plays.rules}
     }
     for rule in plays.rules:
@@ -111,4 +120,5 @@ def handover_of(plays: Plays, play: Action, day: date, global_holdout: float) ->
         offers={play: (play, "")},
         global_holdout=global_holdout,
         fingerprint=hashlib.sha256(rules.encode()).hexdigest(),
+        purpose=plays.purpose_of(play),
     )

@@ -253,11 +253,16 @@ rules:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("play: reminder\n", "play: remind\n"), "plays.yaml:37: rules.6.play"),
+        (("play: reminder\n", "play: remind\n"), "plays.yaml:41: rules.6.play"),
         (("  coupon: [email", "  voucher: [email"), "plays.yaml:"),
         (("  reminder: [email, sms, post]\n", ""), "channels: reminder has none"),
         (('operator: ">="', "operator: like"), "rules.5.when.0.operator"),
         (("approver: Head of CRM ", "approver: '' #"), "plays.yaml:5: approver"),
+        (
+            ("# purposes: {service_call", "purposes: {gift: x, service_call"),
+            "plays.yaml:17: purposes.gift",
+        ),
+        (("# purposes: {service_call: service", "purposes: {service_call: 1st"), "plays.yaml:17: "),
     ],
 )
 def test_a_bad_play_file_says_where(change: tuple[str, str], words: str) -> None:
@@ -266,6 +271,33 @@ def test_a_bad_play_file_says_where(change: tuple[str, str], words: str) -> None
     with pytest.raises(PlayError) as caught:
         parse_plays(text.replace(*change), "plays.yaml")
     assert words in str(caught.value)
+
+
+def test_a_play_may_need_a_consent_of_its_own_purpose() -> None:
+    """A service call by leave of its own: who wants no marketing gets it, and nothing else."""
+    text = DEFAULT.read_text(encoding="utf-8").replace("# purposes:", "purposes:")
+    plays = parse_plays(text, "plays.yaml")
+    frames = _frames(3, open_ticket_count=1)
+    frames["status"]["other_consents"] = ["email:service|phone:survey", None, "phone:service"]
+    frames["status"].loc[0, CONSENTS] = False
+    table = _list(frames, plays=plays).set_index("customer_key")
+    found = table[["suggested_play", "contact_channel"]].to_numpy().tolist()
+    assert found == [
+        ["service_call", "email"],
+        ["reminder", "email"],  # no consent to a service call: the next rule that is allowed
+        ["service_call", "phone"],
+    ]
+    by_default = _list(frames)
+    assert len(by_default) == 2, "marketing unless the file says otherwise"
+    assert set(by_default["suggested_play"]) == {"service_call"}
+    assert handover_of(plays, "service_call", DAY, 0.0).purpose == "service"
+    assert handover_of(plays, "coupon", DAY, 0.0).purpose == "marketing"
+    with pytest.raises(PlayError, match="purposes: reminder has no channels"):
+        parse_plays(
+            "approver: Ada\nchannels: {coupon: [email]}\npurposes: {reminder: service}\n"
+            "rules: [{play: coupon}]\n",
+            "plays.yaml",
+        )
 
 
 def test_a_play_for_everybody_is_needed() -> None:

@@ -18,8 +18,10 @@ from orchestration.defs.campaigns.files import (
     started_campaigns,
     suppressed_keys,
 )
+from orchestration.defs.scores.assets import _asked
 from orchestration.resources.home import Home, Shop
 from orchestration.resources.vault import Identity, Vault
+from orchestration.tables import mart_tables
 
 SHOP = Shop("Europe/Berlin", "EUR", date(2024, 1, 1), date(2025, 12, 31))
 DAY = date(2025, 5, 1)
@@ -122,5 +124,10 @@ def test_the_plays_that_ship_are_in_force_until_a_home_has_its_own(home: Home) -
         "reminder",
     }
     own = "approver: Ada\nchannels: {reminder: [email]}\nrules: [{play: reminder}]\n"
-    (home.root / "plays.yaml").write_text(own)
-    assert read_plays(home).approver == "Ada"
+    (home.root / "plays.yaml").write_text(own + "purposes: {reminder: service}\n")
+    plays = read_plays(home)
+    assert (plays.approver, plays.purpose_of("reminder")) == ("Ada", "service")
+    read = _asked(mart_tables()["customer_status"], plays)
+    assert {"has_email_consent", "other_consents"} <= set(read), (
+        "what the purposes are looked up in"
+    )

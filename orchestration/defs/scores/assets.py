@@ -254,4 +254,4 @@ def value_of(run: Run, day: date) -> Made:
 def _asked(table: Table, plays: Plays, *always: str) -> list[str]:
     """Return the columns of `table` that the rules ask for, consents, and those needed always."""
     asked = {*plays.fields, *always}
-    return [n for n in table.column_names if n in asked or n.endswith("_consent")]
+    return [n for n in table.column_names if n in asked or n.endswith(("_consent", "_consents"))]
