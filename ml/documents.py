@@ -6,8 +6,9 @@ does not: what any one file means (its model does), reading from a disk.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -55,19 +56,61 @@ def parse(
         return model.model_validate(content, context=dict(context or {}))
     except ValidationError as problems:
         lines = []
-        for problem in problems.errors(include_url=False):
-            words = problem["msg"].removeprefix("Value error, ")
+        found = problems.errors(include_url=False)
+        for problem in found:
             path = tuple(problem["loc"])
-            if not path:  # of the whole document: its message begins with the field
-                path = (words.partition(":")[0],)
-                if path[0] in content:
-                    words = words.partition(":")[2].strip()
-                else:
-                    path = ()
+            inner = (tuple(other["loc"]) for other in found)
+            if problem["type"] == "too_short" and any(
+                loc[: len(path)] == path != loc for loc in inner
+            ):
+                continue  # of what is there nothing is valid, and that is told already
+            words = _words(problem["type"], problem["msg"], path, problem.get("input"), model)
+            # What several fields say together begins with the one that is wrong.
+            while (head := words.partition(": ")[0]) in _fields_at(model, path):
+                path, words = (*path, head), words.removeprefix(f"{head}: ")
             line = _line_of(root, path)
             field = ".".join(str(part) for part in path)
             lines.append(f"{source}:{line}: " + (f"{field}: {words}" if field else words))
         raise error("\n".join(lines)) from problems
+
+
+def _words(kind: str, said: str, path: tuple[int | str, ...], given: Any, model: Any) -> str:
+    """Return what is wrong, for people: what was given, and what may have been meant."""
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        known = _fields_at(model, path[:-1])
+        near = difflib.get_close_matches(str(path[-1]), known, 1)
+        meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+        return f"there is no such field; {meant}"
+    if kind == "model_type":
+        return f"needs fields ({', '.join(_fields_at(model, path))}), not {given!r}"
+    if kind == "string_too_short" and not given:
+        return "is empty"
+    if kind == "string_pattern_mismatch":  # they are all alike
+        said = "may have small letters, digits and _, and begins with a letter"
+    words = said.removeprefix("Value error, ").removeprefix("Input ")
+    is_plain = isinstance(given, str | int | float | bool) and kind != "value_error"
+    return f"{words}, not {given!r}" if is_plain else words
+
+
+def _fields_at(model: Any, path: tuple[int | str, ...]) -> list[str]:
+    """Return the fields of the part of a document at `path`."""
+    for part in path:
+        if isinstance(part, str) and isinstance(model, type) and issubclass(model, Document):
+            fields = model.model_fields.items()
+            model = next((f.annotation for n, f in fields if part in (n, f.alias)), None)
+        while not isinstance(model, type) and (inner := get_args(model)):
+            parts = [one for one in inner if one is not type(None)]
+            model = next((one for one in parts if get_args(one)), parts[0])
+    if not (isinstance(model, type) and issubclass(model, Document)):
+        return []
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def line_of(text: str, *path: int | str) -> int:
+    """Return the line of a field in a text that was parsed; of the part that is there, or 1."""
+    return _line_of(yaml.compose(text, Loader=_StrictLoader), path)
 
 
 def _line_of(node: yaml.Node | None, path: tuple[int | str, ...]) -> int:
@@ -90,7 +133,18 @@ def _example(model: type[Document]) -> str:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error (the second would silently win)."""
+    """YAML in which a key that stands twice is an error (the second would silently win).
+
+    So is what cannot be made: the error has its place.
+    """
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:  # it looks like a date and is none: 2025-13-01
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value!r}: {error}", node.start_mark
+            ) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()

@@ -8,7 +8,8 @@ A value that is not known meets no condition, `!=` and `not in` included; `missi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Sequence
 from datetime import date
 from typing import Annotated, Literal
 
@@ -59,10 +60,7 @@ class Condition(Document):
         if not (fields := (info.context or {}).get("fields")):
             return self
         if self.field not in fields:
-            raise ValueError(
-                f"{self.field!r} is no published column of customers; near it: "
-                f"{', '.join(_near(self.field, fields)) or 'none'}"
-            )
+            raise ValueError(f"{self.field!r} {unknown_field(self.field, fields)}")
         kind: Kind = fields[self.field]
         if kinds is not None and kinds != {kind}:
             raise ValueError(
@@ -126,7 +124,9 @@ def _kind(value: Value) -> Kind:
     return next(kind for kind, types in _TYPES.items() if isinstance(value, types))
 
 
-def _near(field: str, fields: Sequence[str]) -> list[str]:
-    import difflib
-
-    return difflib.get_close_matches(field, list(fields), n=3, cutoff=0.5)
+def unknown_field(field: str, fields: Collection[str]) -> str:
+    """What to say of a field that is none of `fields`."""
+    near = difflib.get_close_matches(field, list(fields), n=3, cutoff=0.5)
+    return "is no column of customers that may be asked for" + (
+        f"; near it: {', '.join(near)}" if near else ""
+    )

@@ -18,10 +18,10 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from ml.campaigns.audience import Condition
-from ml.documents import Document, DocumentError, parse
+from ml.campaigns.audience import Condition, unknown_field
+from ml.documents import Document, DocumentError, line_of, parse
 
 Channel = Literal["email", "sms", "push", "phone", "post", "ads"]
 Metric = Literal[
@@ -101,6 +101,15 @@ class Limit(Document):
 
     field: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     customers: Annotated[int, Field(gt=0)]
+
+    @field_validator("field")
+    @classmethod
+    def _is_a_number(cls, value: str, info: ValidationInfo) -> str:
+        fields = (info.context or {}).get("fields")
+        if fields and fields.get(value) != "number":
+            known = f"is a {fields[value]}" if value in fields else unknown_field(value, fields)
+            raise ValueError(f"{value!r} {known}; a number is needed")
+        return value
 
 
 class TurnedOff(Document):
@@ -182,18 +191,19 @@ class Outcome(Document):
     def _primary_is_measured(self) -> Outcome:
         if self.primary_metric in RATIOS:
             raise ValueError(
-                f"primary_metric {self.primary_metric} is a ratio: no customer has a value of it; "
+                f"primary_metric: {self.primary_metric} is a ratio: no customer has a value of it; "
                 "name it in metrics, goals or guardrails"
             )
         if self.primary_metric not in self.metrics:
-            raise ValueError(f"primary_metric {self.primary_metric} is not among metrics")
+            raise ValueError(f"primary_metric: {self.primary_metric} is not among metrics")
         if len(set(self.all_goals)) != len(self.all_goals):
             raise ValueError("goals: each metric once; the primary one is a goal already")
-        if unknown := sorted({*self.goals, *self.winsorise} - set(self.metrics)):
-            raise ValueError(f"goals, winsorise: {', '.join(unknown)} is not among metrics")
+        for field, named in (("goals", self.goals), ("winsorise", self.winsorise)):
+            if unknown := sorted(set(named) - set(self.metrics)):
+                raise ValueError(f"{field}: {', '.join(unknown)} is not among metrics")
         if silent := sorted(set(self.all_goals) - set(self.minimum_effects)):
             raise ValueError(
-                f"minimum_effects must name {', '.join(silent)}: "
+                f"minimum_effects: must name {', '.join(silent)}: "
                 "without it nobody can say whether the campaign is large enough"
             )
         if capped := sorted(set(self.winsorise) & {"retained", "profit_amount", *RATIOS}):
@@ -201,7 +211,7 @@ class Outcome(Document):
                 f"winsorise: {', '.join(capped)} is never capped: a share or ratio, or what decides"
             )
         if len(set(self.metrics)) != len(self.metrics):
-            raise ValueError("metrics names one metric twice")
+            raise ValueError("metrics: one metric stands twice")
         if self.looks > 1 and self.planned_customers is None:
             raise ValueError("looks: an interim look is a share of planned_customers; declare them")
         if self.monitoring == "open_ended" and (self.looks > 1 or self.planned_customers is None):
@@ -421,15 +431,7 @@ def parse_campaign(text: str, source: str, context: Mapping[str, Any] | None = N
     context: `fields` and `values` of the audience, see `audience.Condition`. Raises CampaignError
     with `source` (the file's name), line and field.
     """
-    campaign = parse(text, source, Campaign, error=CampaignError, context=context)
-    if (fields := (context or {}).get("fields")) and campaign.limit is not None:
-        kind = fields.get(campaign.limit.field)
-        if kind != "number":
-            raise CampaignError(
-                f"{source}: limit.field: {campaign.limit.field!r} is "
-                f"{f'a {kind}' if kind else 'no published column of customers'}; a number is needed"
-            )
-    return campaign
+    return parse(text, source, Campaign, error=CampaignError, context=context)
 
 
 def load_campaigns(
@@ -444,12 +446,16 @@ def load_campaigns(
     found: dict[str, tuple[str, Campaign]] = {}
     for source, text in files:
         campaign = parse_campaign(text, source, context)
+
+        def at(field: str, text: str = text, source: str = source) -> str:
+            return f"{source}:{line_of(text, field)}: {field}"
+
         if campaign.id in found:
-            raise CampaignError(f"{source}: id: {campaign.id!r} is also in {found[campaign.id][0]}")
+            raise CampaignError(f"{at('id')}: {campaign.id!r} is also in {found[campaign.id][0]}")
         for other, known in found.values():
             if known.global_holdout != campaign.global_holdout:
                 raise CampaignError(
-                    f"{source}: global_holdout: {campaign.global_holdout} differs from "
+                    f"{at('global_holdout')}: {campaign.global_holdout} differs from "
                     f"{known.global_holdout} in {other}; the holdout is the same for all campaigns"
                 )
             if (
@@ -458,7 +464,7 @@ def load_campaigns(
                 and campaign.start_date <= known.last_assignment_date
             ):
                 raise CampaignError(
-                    f"{source}: version: version {campaign.version} of {campaign.stem} assigns "
+                    f"{at('version')}: version {campaign.version} of {campaign.stem} assigns "
                     f"while version {known.version} in {other} still does; start it after "
                     f"{known.last_assignment_date}, or take that file out of the folder"
                 )
