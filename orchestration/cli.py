@@ -170,6 +170,11 @@ def _campaign(args: argparse.Namespace) -> None:
 
         print(plan(home, args.campaign, args.day))
         return
+    if args.results:
+        from orchestration.defs.campaigns.reading import results_told
+
+        print(results_told(home, args.campaign, args.day))
+        return
     if args.approver is None:
         print(preview(home, args.campaign, args.day))
         return
@@ -286,10 +291,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--reason", default="asked for on the command line")
     sub.add_argument("--name", default="command line", help="who decides")
 
-    sub = command("campaign", _campaign, "plan a campaign; preview or export its cohort")
+    sub = command("campaign", _campaign, "plan a campaign; preview or export its cohort; read it")
     sub.add_argument("campaign", help="its id; at_risk_<play> for a play of the at-risk list")
     sub.add_argument("--day", type=day, help="the last published day, which is the default")
     sub.add_argument("--plan", action="store_true", help="before it starts: whom, cost and power")
+    sub.add_argument("--results", action="store_true", help="what it earned, by its last reading")
     sub.add_argument("--approver", help="without one this is a dry run")
     sub.add_argument("--token", default="", help="what the dry run printed")
     sub.add_argument("--to", metavar="URL", help="post it to a tool, too; again: go on with that")

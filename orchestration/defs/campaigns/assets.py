@@ -198,6 +198,8 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
     def campaign_results(run: Run, day: date) -> Made:
         import pandas as pd
 
+        from ml.campaigns.report import markdown
+
         standing = run.platform.lake.require(CAMPAIGN_OUTCOMES, day)
         rows = [
             _readings(run, campaign, own, day).assign(snapshot_date=day)
@@ -214,12 +216,8 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
             generation=standing.generation,
             inputs={f"{CAMPAIGN_OUTCOMES.name}/{day}": standing.content_hash},
             metadata={
-                f"{row['campaign_id']} {row['arm']} {row['metric']}": (
-                    f"{row['effect']:+.4f} [{row['effect_low']:+.4f}, {row['effect_high']:+.4f}] "
-                    f"{row['status']}"
-                )
-                for row in frame.to_dict("records")
-                if not pd.isna(row["effect"])
+                str(name): dg.MetadataValue.md(markdown(own))
+                for name, own in frame.groupby("campaign_id")
             },
         )
 
