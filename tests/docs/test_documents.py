@@ -90,6 +90,19 @@ def test_commands_parse(document: str, command: str) -> None:
             pytest.fail(f"{document}: {command}")
 
 
+def test_tests_that_documents_name_exist() -> None:
+    named = []
+    for path in DOCUMENTS:
+        file = ""
+        for quoted in re.findall(r"`(\S*::\w+)`", path.read_text(encoding="utf-8")):
+            own, _, test = quoted.partition("::")
+            file = own or file  # in a list the file is named once
+            named.append((_name(path), file, test))
+    assert len({test for _, _, test in named}) > 40
+    for document, file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{document}: {test}"
+
+
 def test_decisions_are_numbered_and_say_the_same_things() -> None:
     records = sorted((ROOT / "docs" / "decisions").glob("*.md"))
     assert [int(record.name[:4]) for record in records] == list(range(1, len(records) + 1))
