@@ -120,8 +120,8 @@ def test_without_a_history_nobody_knows() -> None:
         assert (kept.power, kept.is_refused) == ("unknown", False)
 
 
-def test_waves_count_what_was_declared_but_no_more_than_stock_and_newcomers() -> None:
-    """The first day brings all who stand there; the next nine only who has come since."""
+def in_waves() -> tuple[Campaign, Past]:
+    """Ten days of enrolment, 10,000 customers declared, and 20 newcomers a day."""
     outcome = {
         "window_days": 30,
         "primary_metric": "retained",
@@ -129,21 +129,20 @@ def test_waves_count_what_was_declared_but_no_more_than_stock_and_newcomers() ->
         "planned_customers": 10_000,
     }
     of = campaign(end_date=DAY + timedelta(days=9), outcome=outcome)
-    past = replace(past_of(of), newcomers=20)
+    return of, replace(past_of(of), newcomers=20)
+
+
+def test_waves_count_what_was_declared_but_no_more_than_stock_and_newcomers() -> None:
+    """The first day brings all who stand there; the next nine only who has come since."""
+    of, past = in_waves()
+    alone = replace(past, newcomers=0)
     assert judge(of, 500, past).table["customer_count_arm"].iloc[0] == (500 + 9 * 20) / 2
-    assert judge(of, 500, past_of(of)).table["customer_count_arm"].iloc[0] == 250, "nobody comes"
+    assert judge(of, 500, alone).table["customer_count_arm"].iloc[0] == 250, "nobody comes"
     assert judge(of, 9_900, past).table["customer_count_arm"].iloc[0] == 5_000, "as declared"
 
 
 def test_a_campaign_that_was_refused_counts_only_the_days_it_has_left() -> None:
-    outcome = {
-        "window_days": 30,
-        "primary_metric": "retained",
-        "minimum_effects": {"retained": 0.2},
-        "planned_customers": 10_000,
-    }
-    of = campaign(end_date=DAY + timedelta(days=9), outcome=outcome)
-    past = replace(past_of(of), newcomers=20)
+    of, past = in_waves()
     for day, days in ((DAY - timedelta(days=5), 9), (DAY, 9), (DAY + timedelta(days=6), 3)):
         found = judge(of, 500, past, day).table.iloc[0]
         assert found["customer_count_arm"] == (500 + days * 20) / 2, day
