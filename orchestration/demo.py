@@ -399,7 +399,11 @@ def _reading(
     row: dict[Any, Any], truths: dict[tuple[str, str, str], float], discounts: set[str]
 ) -> str:
     name = f"    {row['arm']} on {row['metric']}"
-    if row["effect"] is None or row["effect"] != row["effect"]:
+
+    def known(value: float | None) -> bool:
+        return value is not None and value == value
+
+    if not known(row["effect"]):
         return f"{name}: {row['status'].replace('_', ' ')}; {row['reason']}"
     unit, sign = (100, " points") if row["metric"] == "retained" else (1, "")
     low, high = row["effect_low"] * unit, row["effect_high"] * unit
@@ -412,8 +416,18 @@ def _reading(
     true = truths.get((row["campaign_id"], row["arm"], row["metric"]))
     if true is not None:
         text += f"; simulated truth {true * unit:+.2f}"
+    if known(cost := row["cost_effect"]):
+        n = row["customer_count_arm"]
+        text += (
+            f"; in all {row['incremental_total']:+,.0f} [{row['incremental_low']:+,.0f}, "
+            f"{row['incremental_high']:+,.0f}] for {cost * n:,.0f} spent"
+        )
+        if known(row["roi"]):
+            text += f", ROI {row['roi']:.1f} [{row['roi_low']:.1f}, {row['roi_high']:.1f}]"
+    if known(assumed := row["assumed_margin_rate"]) and assumed > 0:
+        text += f"; {assumed:.0%} of the margin is ASSUMED"
     given = row["given_to_would_be_buyers"]
-    if row["arm"] in discounts and given is not None and given == given:
+    if row["arm"] in discounts and known(given):
         text += f"; {given:,.0f} of discounts went to customers who would have bought anyway"
     if isinstance(row["decision"], str):
         text += f"; decision: {row['decision'].replace('_', ' ')}"

@@ -6,7 +6,6 @@ is not in them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,9 @@ import pandas as pd
 
 from ml.campaigns.stages import STAGES
 
+DECIDES = "profit_amount"
+# What was asked comes first, then what decides, what must not suffer, and the rest.
+ROLES = {"goal": 0, "guardrail": 2, "secondary": 3}
 # What an arm brought in all, in the order of a profit account.
 TOTALS = {
     "order_count": "orders",
@@ -31,7 +33,9 @@ def markdown(results: pd.DataFrame) -> str:
     """
     last = results.sort_values("look_date", kind="stable")
     last = last.drop_duplicates(["arm", "metric"], keep="last")
-    rows: list[dict[str, Any]] = last.sort_index(kind="stable").to_dict("records")  # type: ignore[assignment]
+    place = last["role"].map(ROLES).mask(last["metric"].eq(DECIDES), 1)
+    last = last.assign(place=place).sort_values(["arm", "place", "metric"], kind="stable")
+    rows: list[dict[str, Any]] = last.to_dict("records")  # type: ignore[assignment]
     if not rows:
         return "Nothing is read yet."
     parts = [_found(rows), _money(rows), _believe(rows)]
@@ -66,23 +70,33 @@ def _found(rows: Sequence[dict[str, Any]]) -> str:
 
 def _money(rows: Sequence[dict[str, Any]]) -> str:
     """What each arm brought in all, what it cost, and what is decided."""
-    lines = []
-    for row in rows:
-        if row["metric"] in TOTALS and _is_known(row["incremental_total"]):
-            low, high = row["incremental_low"], row["incremental_high"]
-            total = _amount(row["incremental_total"])
-            lines.append([row["arm"], TOTALS[row["metric"]], total, _amounts(low, high)])
-        if _is_known(row["cost_effect"]):
-            n = row["customer_count_arm"]
-            low, high = (_times(row[f"cost_effect_{end}"], n) for end in ("low", "high"))
-            lines.append([row["arm"], "cost", _amount(row["cost_effect"] * n), _amounts(low, high)])
-            for name, what in (("roi", "ROI"), ("shrunken_roi", "ROI after shrinkage")):
-                ends = _interval(row[f"{name}_low"], row[f"{name}_high"])
-                if _is_known(row[name]):
-                    lines.append([row["arm"], what, _number(row[name]), ends])
-    decided = [_decided(row) for row in rows if _is_known(row["cost_effect"])]
+    lines, decided = [], []
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        own = {row["metric"]: row for row in rows if row["arm"] == arm}
+        for metric, name in TOTALS.items():
+            if metric in own and _is_known(own[metric]["incremental_total"]):
+                lines.append([arm, name, *_in_all(own[metric], "incremental_total")])
+        profit = own.get(DECIDES)
+        if profit is None or not _is_known(profit["cost_effect"]):
+            continue
+        n = profit["customer_count_arm"]
+        lines.append([arm, "cost", *_in_all(profit, "cost_effect", n)])
+        for name, what in (("roi", "ROI"), ("shrunken_roi", "ROI after shrinkage")):
+            if _is_known(profit[name]):
+                ends = _interval(profit[f"{name}_low"], profit[f"{name}_high"])
+                lines.append([arm, what, _number(profit[name]), ends])
+        decided.append(_decided(profit))
     table = _table(["arm", "incremental, in all", "total", "interval"], lines) if lines else ""
     return "\n\n".join(part for part in (table, "\n".join(decided)) if part)
+
+
+def _in_all(row: dict[str, Any], name: str, count: int = 1) -> tuple[str, str]:
+    """A total and its interval."""
+    low, high = (row[f"{name.removesuffix('_total')}_{end}"] for end in ("low", "high"))
+    total = f"{row[name] * count:,.0f}"
+    if not (_is_known(low) and _is_known(high)):
+        return total, ""
+    return total, f"[{low * count:,.0f}, {high * count:,.0f}]"
 
 
 def _decided(row: dict[str, Any]) -> str:
@@ -97,7 +111,7 @@ def _decided(row: dict[str, Any]) -> str:
             f"{row['chance_to_win']:.0%} chance of a gain"
         )
     if _is_known(row["given_to_would_be_buyers"]) and row["given_to_would_be_buyers"] > 0:
-        given = _amount(row["given_to_would_be_buyers"])
+        given = f"{row['given_to_would_be_buyers']:,.0f}"
         text += f"; {given} of discounts went to customers who would have bought anyway"
     if _is_known(row["assumed_margin_rate"]) and row["assumed_margin_rate"] > 0:
         text += (
@@ -129,14 +143,15 @@ def _believe(rows: Sequence[dict[str, Any]]) -> str:
     if worst:
         told = ", ".join(f"{stage} p = {_number(p)}" for stage, p in worst.items())
         lines.append(f"- sample ratio (below 0.001 nothing is shown): {told}")
-    methods = dict.fromkeys(
-        f"{row['metric']} {row['method']}"
-        + (f" (-{share:.1%} of variance)" if (share := row["variance_reduction"]) > 0 else "")
-        for row in rows
-        if isinstance(row["method"], str) and _is_known(row["variance_reduction"])
-    )
-    if methods:
-        lines.append("- estimated by: " + "; ".join(methods))
+    methods: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if isinstance(row["method"], str) and _is_known(row["variance_reduction"]):
+            methods.setdefault(row["method"], []).append(row)
+    for method, own in methods.items():
+        metrics = ", ".join(dict.fromkeys(row["metric"] for row in own))
+        taken = sorted(row["variance_reduction"] for row in own)
+        off = f", which took {taken[0]:.1%} to {taken[-1]:.1%} off the variance"
+        lines.append(f"- {metrics}: by {method}" + (off if any(taken) else ""))
     return "\n".join(lines)
 
 
@@ -160,15 +175,3 @@ def _interval(low: Any, high: Any, *, percent: bool = False) -> str:
         return ""
     kind = "+.1%" if percent else "+.4g"
     return f"[{low:{kind}}, {high:{kind}}]"
-
-
-def _amount(value: Any) -> str:
-    return f"{value:,.0f}" if _is_known(value) else ""
-
-
-def _amounts(low: Any, high: Any) -> str:
-    return f"[{_amount(low)}, {_amount(high)}]" if _is_known(low) and _is_known(high) else ""
-
-
-def _times(value: Any, count: int) -> float:
-    return value * count if _is_known(value) else math.nan

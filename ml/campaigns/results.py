@@ -1167,7 +1167,8 @@ def _judge(
         plan.monitoring == "open_ended" and (effect.p_value or 1.0) < plan.error_of(metric)
     )
     too_small = wanted is not None and smallest is not None and smallest > wanted
-    if too_small and (look.is_final or not is_found):
+    is_settled = row["guardrail_verdict"] in ("non_inferior", "inferior")  # whatever its power was
+    if too_small and not is_settled and (look.is_final or not is_found):
         say(
             "underpowered",
             f"only a difference of {smallest:.4g} is found with {plan.power:.0%} power; "

@@ -51,6 +51,10 @@ def test_a_reading_is_told_whole() -> None:
     assert "sample ratio (below 0.001 nothing is shown): assigned p = " in text
     assert "coupon on revenue_amount inconclusive (harm of 0.01 is tolerated)" in text
     assert "nan" not in text.lower()
+    found = [line.split(" | ")[1] for line in text.splitlines() if line.count(" | ") == 11]
+    assert found[2:] == ["retained", "profit_amount", "revenue_amount"], "what was asked is first"
+    totals = [line.split(" | ")[1] for line in text.splitlines() if line.count(" | ") == 3]
+    assert totals[2:] == ["revenue", "profit", "cost", "ROI", "ROI after shrinkage"]
 
 
 def test_what_is_not_read_shows_no_figure_and_why() -> None:

@@ -694,6 +694,22 @@ def test_goals_share_the_error_and_guardrails_have_a_margin() -> None:
         MetricPlan("x", "guardrail")
 
 
+def test_a_guardrail_that_is_settled_was_not_underpowered() -> None:
+    """2.8 errors are needed to find a harm of the margin; that one is excluded, all the same."""
+    ledger, outcomes = world()
+    se = (outcomes["revenue_amount"].var() * 4 / N) ** 0.5
+    for gain, verdict in ((se, "non_inferior"), (-1.5 * se, "inconclusive")):
+        moved = outcomes["revenue_amount"] + ledger["arm"].eq("coupon") * gain
+        by_arm = moved.groupby(ledger["arm"]).mean()
+        moved -= (by_arm["coupon"] - by_arm["control"] - gain) * ledger["arm"].eq("coupon")
+        metric = MetricPlan("revenue_amount", "guardrail", non_inferiority_margin=1.5 * se)
+        plan = replace(PLAN, metrics=(PROFIT, metric))
+        row = read_out(plan, ledger, outcomes.assign(revenue_amount=moved), END).iloc[1]
+        assert row["guardrail_verdict"] == verdict
+        assert row["minimum_detectable_effect"] > row["non_inferiority_margin"]
+        assert row["status"] == ("ok" if verdict == "non_inferior" else "underpowered")
+
+
 def test_nothing_is_rolled_out_over_a_guardrail() -> None:
     harm = MetricPlan("cost_amount", "guardrail", higher_is_better=False, non_inferiority_margin=1)
     harm_seen = float(reading()["cost_effect"])
