@@ -896,14 +896,20 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule(
             "mismatch_has_status",
-            "status IN ('invalid', 'window_open') "
-            "OR least(srm_p_assigned, srm_p_sent, srm_p_delivered, srm_p_measured) >= 0.001",
+            "status = 'invalid' OR least(srm_p_eligible, srm_p_assigned, srm_p_sent, "
+            "srm_p_delivered, srm_p_measured) >= 0.001",
             "a sample ratio mismatch invalidates the reading and says so",
         ),
         Rule(
             "nothing_to_read_unless_valid",
-            "status NOT IN ('invalid', 'window_open') OR (effect IS NULL AND decision IS NULL)",
+            "status <> 'invalid' OR (effect IS NULL AND decision IS NULL)",
             "an effect that is shown is believed",
+        ),
+        Rule(
+            "open_windows_decide_nothing",
+            "status <> 'window_open' "
+            "OR (p_value IS NULL AND decision IS NULL AND (look > 0 OR effect IS NULL))",
+            "an interim look has an interval that holds at all looks, and no verdict",
         ),
         Rule(
             "guardrails_have_a_margin",

@@ -337,7 +337,10 @@ GOOD: dict[str, dict[str, Any]] = {
         "effect_low": 0.05,
         "effect_high": 0.15,
         "non_inferiority_margin": None,
-        **{f"srm_p_{stage}": 0.5 for stage in ("assigned", "sent", "delivered", "measured")},
+        **{
+            f"srm_p_{stage}": 0.5
+            for stage in ("eligible", "assigned", "sent", "delivered", "measured")
+        },
     },
     "uplift_scores": {
         "campaign_id": "spring",

@@ -539,6 +539,7 @@ BAD: dict[str, dict[str, Mutation]] = {
         "measured_were_assigned": set_values("customer_count_arm", {5: 501}),
         "mismatch_has_status": set_values("srm_p_delivered", {5: 0.0009}),
         "nothing_to_read_unless_valid": set_values("status", {5: "invalid"}),
+        "open_windows_decide_nothing": set_values("status", {5: "window_open"}),
         "guardrails_have_a_margin": set_values("non_inferiority_margin", {5: 1.0}),
     },
     "uplift_scores": {
