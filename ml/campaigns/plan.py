@@ -81,21 +81,21 @@ def plan_of(
             settle_days=outcome.return_lag_days if name in SETTLED else 0,
         )
 
-    names = dict.fromkeys((*outcome.metrics, "profit_amount"))
+    metrics = tuple(of(name) for name in dict.fromkeys((*outcome.metrics, "profit_amount")))
     contacted = [arm for arm in campaign.arms if arm.name != campaign.control_arm]
     plain = next((arm.name for arm in contacted if not arm.is_discount), campaign.control_arm)
     return AnalysisPlan(
         campaign.id,
         campaign.control_arm,
         campaign.weights,
-        tuple(of(name) for name in names),
+        metrics,
         campaign.start_date,
         campaign.last_assignment_date,
         outcome.window_days,
         looks=look_dates(
             campaign.start_date,
             campaign.last_assignment_date,
-            outcome.window_days,
+            outcome.window_days + max(m.settle_days for m in metrics if m.role == "goal"),
             outcome.looks,
         ),
         monitoring=outcome.monitoring,

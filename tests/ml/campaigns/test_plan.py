@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import date, timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from small_shop import DAY, campaign, keys, make_shop
 
 from ml.campaigns.assignment import assign, empty_ledger
 from ml.campaigns.cohorts import build_cohort
-from ml.campaigns.definition import Campaign
+from ml.campaigns.definition import Campaign, CampaignError
 from ml.campaigns.deliveries import COLUMNS as DELIVERY_COLUMNS
 from ml.campaigns.deliveries import as_messages, assigned_deliveries
 from ml.campaigns.outcomes import unit_outcomes
@@ -152,6 +153,42 @@ def test_nothing_is_shown_before_the_window_has_closed() -> None:
     shown = ["mean_arm", "effect", "effect_low", "p_value", "relative_effect", "decision"]
     assert result[shown].isna().all().all()
     assert _row(_read(campaign(outcome=OUTCOME), ledger, orders, END))["status"] != "window_open"
+
+
+def test_whatever_a_file_may_say_can_be_planned_and_read() -> None:
+    """Looks on a profit that waits for returns were accepted, and stopped the day of the draw."""
+    accepted = 0
+    for days, looks, monitoring, primary, lag, guarded in itertools.product(
+        (0, 1, 20),
+        (1, 3),
+        ("planned", "open_ended"),
+        ("retained", "profit_amount"),
+        (0, 14),
+        (0, 1),
+    ):
+        outcome = {
+            "window_days": 5,
+            "return_lag_days": lag,
+            "primary_metric": primary,
+            "metrics": [primary, "revenue_amount", "average_order_amount"],
+            "minimum_effects": {primary: 1.0},
+            "guardrails": [{"metric": "average_order_amount", "margin": 1.0}] * guarded,
+            "looks": looks,
+            "monitoring": monitoring,
+            "planned_customers": 200,
+        }
+        try:
+            of = campaign(outcome=outcome, end_date=DAY + timedelta(days=days))
+        except CampaignError:
+            continue
+        accepted += 1
+        plan = plan_of(of)
+        assert len(plan.looks) == min(looks, days + 1) - 1
+        ledger = assign(of, keys(200), DAY, empty_ledger())
+        for day in (*plan.looks[:1], of.settled_date):
+            read = _read(of, ledger, _orders(list(ledger["customer_key"][::3])), day)
+            assert set(read["metric"]) == {*outcome["metrics"], "profit_amount"}  # type: ignore[misc]
+    assert accepted == 2 * 2 * 2 * (1 + 2 + 2 + 1 + 1)
 
 
 def test_a_window_stays_open_for_those_who_may_still_be_enrolled() -> None:

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from tiny_shop import ENVIRONMENT
 
 from orchestration.cli import main
 from orchestration.demo import CAMPAIGNS, KNOWN_SECRET, TRUE_METRICS, _truths
@@ -25,6 +26,8 @@ def test_what_the_demo_measures_is_what_the_simulated_shop_did(
 ) -> None:
     """4,000 customers: every metric of every arm lies about the truth as its error says."""
     monkeypatch.setenv("HOLDFAST_HOME", str(tmp_path / "home"))
+    for name in ENVIRONMENT:  # as a user runs it, and not as the tiny shop is
+        monkeypatch.delenv(name)
     monkeypatch.setenv("HOLDFAST_SECRET", KNOWN_SECRET)
     assert main(["demo", "--customers", "4000"]) == 0
     text = (tmp_path / "home" / "summary.txt").read_text()
