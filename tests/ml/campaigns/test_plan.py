@@ -403,6 +403,31 @@ def test_the_covariate_is_the_forecast_of_the_metrics_own_kind_where_there_is_on
     assert set(used().values()) == {None}
 
 
+def test_a_ratio_is_adjusted_by_a_foretold_ratio_or_by_nothing() -> None:
+    definition = campaign(outcome=OUTCOME | {"metrics": ["retained", "average_order_amount"]})
+
+    def used(*known: str) -> tuple[str | None, str | None]:
+        plan = plan_of(definition, frozenset(known))
+        metric = next(m for m in plan.metrics if m.name == "average_order_amount")
+        return metric.covariate, metric.covariate_per
+
+    both = ("expected_revenue_amount_30d", "expected_order_count_30d")
+    assert used(*both) == both
+    for one in both:
+        assert used(one, "churn_probability", "expected_margin_amount") == (None, None)
+    ledger = _ledger(2_000)
+    orders = _orders(_some(ledger, "reminder", 0.5) + _some(ledger, "control", 0.4))
+    orders["revenue_amount"] = [10.0 + i % 7 for i in range(len(orders))]
+    units = unit_outcomes(
+        ledger, orders, END, window_days=30, contact_costs={"control": 0, "reminder": 0.1}
+    )
+    foretold = {name: np.arange(len(ledger)) % (5 + len(name)) + 1.0 for name in both}
+    rows, outcomes, usable = read_from(ledger, units, _scores(ledger, **foretold))
+    row = _row(read_out(plan_of(definition, usable), rows, outcomes, END), "average_order_amount")
+    assert row["method"] == "ratio_cuped"
+    assert 0 <= row["balance_p_value"] <= 1
+
+
 def _messages(ledger: pd.DataFrame, **changes: Any) -> pd.DataFrame:
     sent = pd.Timestamp(DAY + timedelta(days=1), tz="UTC") + pd.Timedelta(hours=9)
     return pd.DataFrame(
