@@ -114,7 +114,7 @@ def accept(runs: int) -> tuple[float, float]:
 
 @pytest.fixture(scope="module")
 def short() -> dict[str, np.ndarray]:
-    return p_values(300)
+    return p_values(200)
 
 
 @pytest.fixture(scope="module")
@@ -124,13 +124,13 @@ def long() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("metric", RIGHT)
 def test_aa_rejects_as_often_as_it_says(short: dict[str, np.ndarray], metric: str) -> None:
-    low, high = accept(300)
+    low, high = accept(200)
     assert low <= (short[metric] < 0.05).sum() <= high
 
 
 @pytest.mark.parametrize("method", WRONG)
 def test_aa_sees_a_method_that_is_wrong(short: dict[str, np.ndarray], method: str) -> None:
-    assert (short[method] < 0.05).sum() > accept(300)[1]
+    assert (short[method] < 0.05).sum() > accept(200)[1]
 
 
 @pytest.mark.slow
@@ -218,15 +218,15 @@ def covered_ratio(runs: int) -> tuple[int, int]:
 
 
 def test_the_stated_minimum_is_found_and_covered() -> None:
-    found, covered = injected(300)
+    found, covered = injected(150)
     for count, rate in ((found, 0.8), (covered, 0.95)):
-        low, high = stats.binom.interval(0.999, 300, rate)
+        low, high = stats.binom.interval(0.999, 150, rate)
         assert low <= count <= high
 
 
 def test_a_ratio_is_covered_adjusted_or_not() -> None:
-    low, high = stats.binom.interval(0.999, 150, 0.95)
-    for covered in covered_ratio(150):
+    low, high = stats.binom.interval(0.999, 100, 0.95)
+    for covered in covered_ratio(100):
         assert low <= covered <= high
 
 
