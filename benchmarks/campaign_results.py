@@ -5,10 +5,10 @@
 
 Two arms of 45 % beside a control of 10 %, drawn by the production hash over 30 days; an order per
 customer, one in ten returned, a message each, which says whose it was; dates are objects, as the
-lake delivers them. Post-stratified by tier, adjusted by a prediction; one metric capped, one a
-ratio; the sample ratio at four stages, three looks. Another campaign of the layer stands in the
-ledger, so integrity is looked at as in production. Making the data is not measured. Prints CPU and
-wall seconds of each part, and the peak memory of the process.
+lake delivers them. Post-stratified by tier, two metrics and a ratio adjusted by a prediction, one
+of them capped; the sample ratio at five stages, three looks. Another campaign of the layer stands
+in the ledger, so integrity is looked at as in production. Making the data is not measured. Prints
+CPU and wall seconds of each part, and the peak memory of the process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,14 @@ METRICS = (
     MetricPlan("profit_amount", "goal", covariate="predicted", minimum_effect=0.5, settle_days=30),
     MetricPlan("retained", "guardrail", is_proportion=True, non_inferiority_margin=0.01),
     MetricPlan("revenue_amount", "secondary", winsorise=0.999, covariate="predicted"),
-    MetricPlan("order_value", "secondary", value="revenue_amount", per="order_count"),
+    MetricPlan(
+        "order_value",
+        "secondary",
+        value="revenue_amount",
+        per="order_count",
+        covariate="predicted",
+        covariate_per="predicted_orders",
+    ),
     MetricPlan("discount_amount", "secondary"),
 )
 
@@ -141,8 +148,10 @@ def main() -> None:
             deliveries=deliveries,
         ),
     )
-    units["predicted"] = predicted
-    read = timed("results", lambda: read_out(plan, ledger, units, end, others=others))
+    units["predicted"], units["predicted_orders"] = predicted, predicted**0.5
+    read = timed(
+        "results", lambda: read_out(plan, ledger, units, end, others=others, eligible=ledger)
+    )
     print(f"{'together':<24} CPU {time.process_time() - start:6.2f} s")
     print(f"{len(read)} readings: {read['status'].value_counts().to_dict()}")
 

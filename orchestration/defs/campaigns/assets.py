@@ -443,22 +443,30 @@ def _readings(run: Run, campaign: Campaign, ledger: pd.DataFrame, day: date) -> 
 
 
 def _eligible(run: Run, campaign: Campaign, ledger: pd.DataFrame, day: date) -> pd.DataFrame | None:
-    """Return who was eligible by `day`, of the days of enrolment whose cohorts are published."""
+    """Return who was eligible by `day`, of the days of enrolment whose cohorts are published.
+
+    Each cohort is read once a run, and what follows from the same cohorts is made once in a row.
+    """
     import pandas as pd
 
     from ml.campaigns.cohorts import eligible_units, passed_every_rule
 
     lake = run.platform.lake
-    known: dict[date, pd.DataFrame] = run.once(f"eligible {campaign.id}", dict)
     days = [d for d in lake.days(CAMPAIGN_COHORTS) if campaign.assigns_on(d) and d <= day]
-    if new := [d for d in days if d not in known]:
+    passed: dict[date, pd.DataFrame] = run.once(f"passed {campaign.id}", dict)
+    if new := [d for d in days if d not in passed]:
         columns = ["campaign_id", "snapshot_date", "customer_key", "is_eligible"]
         cohort = lake.read_frame(CAMPAIGN_COHORTS, new, [*columns, "exclusion_reason"])
-        passed = passed_every_rule(cohort[cohort["campaign_id"] == campaign.id])
-        known.update({d: passed[passed["snapshot_date"] == d] for d in new})
-    if not any(len(known[d]) for d in days):
+        own = passed_every_rule(cohort[cohort["campaign_id"] == campaign.id])
+        passed.update({d: own[own["snapshot_date"] == d] for d in new})
+    if not any(len(passed[d]) for d in days):
         return None
-    return eligible_units(campaign, pd.concat([known[d] for d in days]), ledger)
+    made: dict[tuple[date, ...], pd.DataFrame] = run.once(f"eligible {campaign.id}", dict)
+    if tuple(days) not in made:
+        made.clear()
+        everybody = pd.concat([passed[d] for d in days])
+        made[tuple(days)] = eligible_units(campaign, everybody, ledger)
+    return made[tuple(days)]
 
 
 def _last_readings(results: pd.DataFrame) -> pd.DataFrame:
