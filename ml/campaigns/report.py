@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from ml.campaigns.results import NOTHING_AGAINST
 from ml.campaigns.stages import STAGES
 
 DECIDES = "profit_amount"
@@ -122,10 +123,14 @@ def _decided(row: dict[str, Any]) -> str:
 
 def _believe(rows: Sequence[dict[str, Any]]) -> str:
     """What speaks against the figures, the sample ratio, and how effects were estimated."""
+    said: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        if row["reason"] != NOTHING_AGAINST:
+            key = (row["arm"], row["status"].replace("_", " "), row["reason"])
+            said.setdefault(key, []).append(row["metric"])
     lines = [
-        f"- {row['arm']} on {row['metric']}: {row['status'].replace('_', ' ')}: {row['reason']}"
-        for row in rows
-        if row["status"] != "ok" or row["guardrail_verdict"] in ("inferior", "inconclusive")
+        f"- {arm} on {', '.join(metrics)}: {status}: {reason}"
+        for (arm, status, reason), metrics in said.items()
     ]
     guarded = [
         f"{row['arm']} on {row['metric']} {row['guardrail_verdict'].replace('_', ' ')} (harm of "

@@ -72,6 +72,7 @@ CARRIED_BY_ONE_DAY = 0.75
 MINIMUM_WINDOW = 7  # in a shorter window one day may well carry it
 # A cell below it has no variance to speak of; its stratum is merged into the largest.
 MINIMUM_CELL = 10
+NOTHING_AGAINST = "nothing speaks against the figures"
 LAUNCHED_UNDERPOWERED = "it was known to be underpowered when it started"
 BALANCE_ALARM = 0.001
 
@@ -1205,7 +1206,7 @@ def _judge(
         else:
             reasons.append(f"the boundary was crossed at look {crossed[0]}")
     row["status"] = status
-    row["reason"] = "; ".join(reasons) or "nothing speaks against the figures"
+    row["reason"] = "; ".join(reasons) or NOTHING_AGAINST
     if metric.name == plan.decides and status in ("ok", "underpowered"):
         low, high = row["shrunken_low"], row["shrunken_high"]
         if low is not None and high is not None:

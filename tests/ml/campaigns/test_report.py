@@ -9,7 +9,7 @@ import pandas as pd
 from test_results import END, PLAN, PROFIT, world
 
 from ml.campaigns.report import markdown
-from ml.campaigns.results import AnalysisPlan, MetricPlan, read_out
+from ml.campaigns.results import NOTHING_AGAINST, AnalysisPlan, MetricPlan, read_out
 
 FULL: AnalysisPlan = replace(
     PLAN,
@@ -66,10 +66,19 @@ def test_what_is_not_read_shows_no_figure_and_why() -> None:
     assert "nothing is shown before" in text
     broken, read = page(missing=200)
     assert set(read["status"]) == {"invalid"}
-    assert "sample ratio broken at 'measured'" in broken
+    told = "- coupon on retained, profit_amount, revenue_amount: invalid: sample ratio broken at"
+    assert broken.count("sample ratio broken") == 1
+    assert told in broken, "what is said of all is said once"
     assert "ROI" not in broken
     assert "interval" in broken, "the head of a table without figures"
     assert "[" not in broken, "no interval"
+
+
+def test_what_holds_a_decision_is_told_though_the_figures_stand() -> None:
+    _, read = page()
+    reason = NOTHING_AGAINST + "; the guardrail revenue_amount may be inferior"
+    held = read.assign(reason=read["reason"].mask(read["metric"].eq("profit_amount"), reason))
+    assert f"- coupon on profit_amount: ok: {reason}" in markdown(held)
 
 
 def test_of_several_looks_the_newest_is_told() -> None:
