@@ -159,14 +159,17 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# Different days are bits of numbers, 60 to a number: one pass for all windows, and no row for a day. #}
+{#
+    Different days are bits of numbers, 60 to a number: one pass for all windows, and no row for a day.
+    DuckDB counts bits in 8 bits, whose sum overflows beyond 127 days.
+#}
 {% macro _day_count(column, tests) -%}
     {%- for first in range(0, column.window, 60) -%}
         {%- set within = tests + [column.age ~ ' between ' ~ first ~ ' and ' ~ (first + 59)] -%}
-        {{ ' + ' if not loop.first }}coalesce(bit_count(
+        {{ ' + ' if not loop.first }}coalesce(cast(bit_count(
                 {{- '' }}bit_or(case when {{ within | join(' and ') }} then {{ power_of_two(column.age ~ ' - ' ~ first) }} end)
                 {%- if column.window < first + 60 %} & {{ 2 ** (column.window - first) - 1 }}{% endif -%}
-            ), 0)
+            ) as integer), 0)
     {%- endfor -%}
 {%- endmacro %}
 

@@ -113,11 +113,8 @@ def test_a_wrong_feature_would_be_noticed(dbt: Dbt, model: str, right: str, wron
         assert_features_of_a_range(dbt, **{model: {right: wrong}})
 
 
-@pytest.mark.parametrize("days", [1, 2], ids=["one day", "many days"])
-def test_who_bought_daily_and_stopped_long_ago_is_dead_and_overflows_nothing(
-    dbt: Dbt, days: int
-) -> None:
-    """((alpha + T) / (alpha + t_x)) ** (r + x) has more than 400 digits here."""
+def daily_buyer() -> World:
+    """Return a customer who bought every day from January 2018 to August 2019."""
     world = make_world(seed=3, customers=2, late_share=0, redelivered_share=0)
     orders = (
         world["orders"]
@@ -130,8 +127,16 @@ def test_who_bought_daily_and_stopped_long_ago_is_dead_and_overflows_nothing(
             _is_current=True,
         )
     )
+    return finish({"customers": world["customers"], "orders": orders}, "Europe/Berlin")
+
+
+@pytest.mark.parametrize("days", [1, 2], ids=["one day", "many days"])
+def test_who_bought_daily_and_stopped_long_ago_is_dead_and_overflows_nothing(
+    dbt: Dbt, days: int
+) -> None:
+    """((alpha + T) / (alpha + t_x)) ** (r + x) has more than 400 digits here."""
     marts = dbt.run(
-        finish({"customers": world["customers"], "orders": orders}, "Europe/Berlin"),
+        daily_buyer(),
         active_window_days=4000,
         snapshot_dates=[f"2028-0{month}-01" for month in range(1, days + 1)],
     )
@@ -140,6 +145,17 @@ def test_who_bought_daily_and_stopped_long_ago_is_dead_and_overflows_nothing(
     assert (features["alive_probability"] < 1e-100).all()
     assert (features["alive_probability"] >= 0).all()
     assert (features["purchase_probability_30d"] <= features["alive_probability"]).all()
+
+
+@pytest.mark.parametrize("days", [1, 2], ids=["one day", "many days"])
+def test_days_with_orders_are_counted_beyond_127(dbt: Dbt, days: int) -> None:
+    """DuckDB's count of bits is a number of 8 bits."""
+    marts = dbt.run(
+        daily_buyer(), snapshot_dates=[f"2019-0{month}-01" for month in range(3, 3 + days)]
+    )
+    features = marts["customer_features"]
+    assert list(features["order_day_count_365d"]) == [365] * days
+    assert list(features["order_count_365d"]) == [365] * days
 
 
 @pytest.mark.parametrize("day", DAYS)
