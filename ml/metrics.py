@@ -19,6 +19,8 @@ import pandas as pd
 _EPSILON = 1e-6
 
 PRIMARY_METRIC = "log_loss"
+#: How rows are counted by what was predicted and what came.
+CONFUSION = ("true_positive", "false_positive", "false_negative", "true_negative")
 
 
 @dataclass(frozen=True)
@@ -27,15 +29,16 @@ class ProfitModel:
 
     customer_value: margin kept when a churner is persuaded to stay; accept_rate: share of
     contacted churners who are; incentive_amount: paid to whoever accepts, and to every contacted
-    customer who would have stayed; contact_amount: paid per contact. The deterministic form (MPC)
-    of Verbraken, Verbeke & Baesens, IEEE TKDE 25(5), 2013, whose values are the defaults. They come
-    from telecoms: a shop should set its own.
+    customer who would have stayed; contact_amount: paid per contact; acceptance: in words, where
+    accept_rate comes from. The deterministic form (MPC) of Verbraken, Verbeke & Baesens, IEEE TKDE
+    25(5), 2013, whose values are the defaults. They come from telecoms: a shop sets its own.
     """
 
     customer_value: float = 200.0
     accept_rate: float = 0.3
     incentive_amount: float = 10.0
     contact_amount: float = 1.0
+    acceptance: str = "assumed, as published for telecoms"
 
     @property
     def churner_profit(self) -> float:
@@ -221,17 +224,33 @@ def calibration_bins(
     return mass(hits) / masses, mass(scores * sizes) / masses, masses
 
 
-def classification_at(y: np.ndarray, p: np.ndarray, threshold: float) -> dict[str, float]:
-    """Return accuracy, precision, recall, f1 of `p >= threshold`; 0 where nothing is predicted."""
-    predicted = p >= threshold
-    true_positive = float((predicted & (y == 1)).sum())
-    precision = true_positive / predicted.sum() if predicted.any() else 0.0
-    recall = true_positive / (y == 1).sum() if (y == 1).any() else 0.0
+def classification_at(
+    y: np.ndarray, p: np.ndarray, threshold: float | np.ndarray
+) -> dict[str, float]:
+    """Return accuracy, precision, recall, f1 of `p >= threshold`; 0 where nothing is predicted.
+
+    threshold: one number, or one per row where rows were cut on different days.
+    """
+    return classified(confusion_at(y, p, threshold))
+
+
+def confusion_at(y: np.ndarray, p: np.ndarray, threshold: float | np.ndarray) -> dict[str, int]:
+    """Return the rows by what `p >= threshold` predicts and what came, as counts (`CONFUSION`)."""
+    predicted, churned = p >= threshold, np.asarray(y) == 1
+    cells = (predicted & churned, predicted & ~churned, ~predicted & churned, ~predicted & ~churned)
+    return {name: int(cell.sum()) for name, cell in zip(CONFUSION, cells, strict=True)}
+
+
+def classified(confusion: Mapping[str, int]) -> dict[str, float]:
+    """Return accuracy, precision, recall, f1 of counts by `confusion_at`; 0 where none applies."""
+    right, wrong, missed, left = (confusion[name] for name in CONFUSION)
+    precision = right / (right + wrong) if right + wrong else 0.0
+    recall = right / (right + missed) if right + missed else 0.0
     return {
-        "accuracy": float((predicted == (y == 1)).mean()),
-        "precision": float(precision),
-        "recall": float(recall),
-        "f1": float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0,
+        "accuracy": (right + left) / (right + wrong + missed + left),
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
     }
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ml.metrics import CONFUSION
 from ml.slices import SMALLEST_SHOWN, SMALLEST_SLICE
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def model_card(result: TrainingResult, name: str, version: int, sha256: str) -> 
             f"| {day} | {values['row_count']:,.0f} | {values['churn_rate']:.3f} | "
             f"{values['mean_probability']:.3f} | {values['calibration_slope']:.2f} |"
         )
+    lines += ["", "## At the thresholds", "", *threshold_lines(result)]
     lines += [
         "",
         "## Slices",
@@ -208,8 +210,11 @@ def measure_lines(result: ValueResult, names: Iterable[str] | None = None) -> li
     return lines
 
 
-def run_note(result: TrainingResult) -> str:
-    """Return in Markdown what the page of a training's run opens with: which is better, and why."""
+def run_note(result: TrainingResult, made_by: str | None = None) -> str:
+    """Return in Markdown what the page of a training's run opens with: which is better, and why.
+
+    made_by: the address of what ran the training.
+    """
     strongest = result.importances.head(5)
     rises = [
         f"{name} {rise:+.4f}"
@@ -224,8 +229,37 @@ def run_note(result: TrainingResult) -> str:
             f"What {result.chosen} goes by (rise in log loss when shuffled): {', '.join(rises)}.",
             "",
             f"{result.season}.",
+            *([] if made_by is None else ["", f"[The run that trained it]({made_by})."]),
         ]
     )
+
+
+def threshold_lines(result: TrainingResult) -> list[str]:
+    """Return what the chosen predicts at each threshold and would earn, as Markdown."""
+    chosen, profit = result.candidate(result.chosen), result.settings.profit
+    lines = [
+        f"Chosen on what was known at each test snapshot: by capacity, the riskiest "
+        f"{result.settings.capacity_share:.0%}; by profit; by ROC, the highest recall less "
+        "false-positive rate. Rows of all test snapshots.",
+        "",
+        "| threshold | caught | contacted in vain | missed | left alone | accuracy | precision | "
+        "recall | F1 |",
+        "| --- |" + " ---: |" * 8,
+    ]
+    for row in chosen.at_thresholds.to_dict("records"):
+        counts = (f"{row[sign]:,}" for sign in CONFUSION)
+        rates = (f"{row[rate]:.3f}" for rate in ("accuracy", "precision", "recall", "f1"))
+        lines.append(f"| {' | '.join([row['purpose'], *counts, *rates])} |")
+    lines += [
+        "",
+        f"Contacting whom it pays by each one's own expected margin would earn "
+        f"{chosen.metrics['profit_by_value']:,.2f} per customer of the population, contacting "
+        f"everybody {chosen.metrics['profit_of_all']:,.2f}; it pays for "
+        f"{chosen.metrics['share_contacted']:.1%}. A contact costs {profit.contact_amount:,.2f}, "
+        f"an incentive {profit.incentive_amount:,.2f}; of those who would leave it keeps "
+        f"{profit.accept_rate:.1%} ({profit.acceptance}).",
+    ]
+    return lines
 
 
 def candidate_lines(result: TrainingResult) -> list[str]:

@@ -48,17 +48,42 @@ def evaluation_plots(y: np.ndarray, predictions: Predictions) -> dict[str, bytes
     }
 
 
-def importance_plot(importances: pd.DataFrame, top: int = 20) -> bytes:
-    """Return a bar chart of the `top` features of `feature`, `importance`."""
-    shown = importances.head(top).iloc[::-1]
+def calibration_by_day_plot(predictions: pd.DataFrame, name: str) -> bytes:
+    """Return the calibration curve of one model at each test snapshot, a line per snapshot.
+
+    predictions: snapshot_date, is_churned and `name`. Together the snapshots may look calibrated
+    while each is off by its season.
+    """
 
     def draw(axes: Any) -> None:
-        axes.barh(shown["feature"], shown["importance"], color="tab:blue")
+        axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
+        for day, own in predictions.groupby("snapshot_date"):
+            rates, means, _ = calibration_bins(own["is_churned"].to_numpy(), own[name].to_numpy())
+            axes.plot(means, rates, marker="o", markersize=3, label=str(day))
+        axes.legend(fontsize=8)
+
+    return _figure(
+        draw,
+        f"Calibration of {name} by test snapshot",
+        "mean predicted probability",
+        "observed churn rate",
+    )
+
+
+def importance_plot(importances: pd.DataFrame, top: int = 20) -> bytes:
+    """Return a bar chart of the `top` features of `feature`, `importance`, `low`, `high`."""
+    shown = importances.head(top).iloc[::-1]
+    rise = shown["importance"]
+    # a percentile interval of few resamples may leave its estimate out
+    ends = [(rise - shown["low"]).clip(lower=0), (shown["high"] - rise).clip(lower=0)]
+
+    def draw(axes: Any) -> None:
+        axes.barh(shown["feature"], rise, color="tab:blue", xerr=ends, ecolor="grey", capsize=2)
 
     return _figure(
         draw,
         "Permutation importance, out of time",
-        "rise in log loss when shuffled",
+        "rise in log loss when shuffled, with 95 % interval",
         "",
         height=0.28 * len(shown) + 1.2,
     )

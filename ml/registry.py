@@ -33,6 +33,7 @@ from ml.model_card import model_card, run_note
 from ml.promotion import quarter_of
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
 
     from ml.training import CandidateResult, Fallback, TrainingResult
@@ -157,9 +158,10 @@ def log_training(
 ) -> str:
     """Log one training as a parent run with a nested run per candidate; return the parent's id.
 
-    tags: what links the run to the rest, e.g. dagster_run_id, partition, feature_version,
-    code_version. The parent carries the chosen recipe's metrics under the same names as the
-    candidates do theirs, the refitted model (skops), its thresholds, the plots, the importances.
+    tags: what links the run to the rest, e.g. dagster_run_id, dagster_run_url (the page opens with
+    a link to it), partition, feature_version, code_version. The parent carries the chosen recipe's
+    metrics under the same names as the candidates do theirs, the refitted model (skops), its
+    thresholds, the plots, the importances.
     """
     from mlflow.entities import Metric, Param, RunTag
 
@@ -221,7 +223,7 @@ def log_training(
             "season": result.season,
             "ranking": ", ".join(result.ranking),
             "last_matured_date": str(result.last_matured_date),
-            "mlflow.note.content": run_note(result),
+            "mlflow.note.content": run_note(result, tags.get("dagster_run_url")),
         }
         client.log_batch(parent, tags=[RunTag(k, v) for k, v in decided.items()])
         _log_dataset(client, parent, result, data_name)
@@ -232,6 +234,9 @@ def log_training(
             for file, png in plots.evaluation_plots(y, shown).items():
                 (directory / file).write_bytes(png)
             (directory / "importances.png").write_bytes(plots.importance_plot(result.importances))
+            by_day = plots.calibration_by_day_plot(result.predictions, result.chosen)
+            (directory / "calibration_by_snapshot.png").write_bytes(by_day)
+            _thresholds_table(result).to_csv(directory / "thresholds.csv", index=False)
             result.importances.to_csv(directory / "importances.csv", index=False)
             chosen.slices.to_csv(directory / "slices.csv", index=False)
             result.fairness.to_csv(directory / "fairness.csv", index=False)
@@ -685,6 +690,18 @@ def _params(result: TrainingResult, recipe: str) -> dict[str, Any]:
         **settings,
         **{f"profit_{k}": v for k, v in profit.items()},
     }
+
+
+def _thresholds_table(result: TrainingResult) -> pd.DataFrame:
+    """Return precision, recall, F1 and the confusion of each candidate at each threshold."""
+    import pandas as pd
+
+    return pd.concat(
+        [
+            result.candidate(name).at_thresholds.assign(candidate=name).set_index("candidate")
+            for name in result.ranking
+        ]
+    ).reset_index()
 
 
 def _summary(result: TrainingResult) -> dict[str, Any]:

@@ -35,7 +35,8 @@ from ml.metrics import (
     PRIMARY_METRIC,
     ProfitModel,
     Thresholds,
-    classification_at,
+    classified,
+    confusion_at,
     evaluate,
     log_losses,
     profit_by_value,
@@ -135,6 +136,7 @@ class CandidateResult:
     metrics_by_origin: Mapping[date, Mapping[str, float]]
     intervals: Mapping[str, Interval]  # of metrics, and of log_loss_minus_<other>
     slices: pd.DataFrame
+    at_thresholds: pd.DataFrame  # what is predicted and what came, by purpose (`at_thresholds`)
     fit_seconds: float
     score_seconds_per_10k: float
     gates: tuple[Gate, ...]
@@ -507,7 +509,7 @@ def _splits(
             origins = found
     usable, reasons = [], []
     for split in origins:
-        reason = _unusable(data, split, f"origin {split.test}", settings)
+        reason = too_few(data, split, f"origin {split.test}", settings)
         if reason:
             reasons.append(reason)
         else:
@@ -519,7 +521,7 @@ def _splits(
             f"after an earlier one; at least {horizon_days + settings.later_days}"
             " days of snapshots with matured labels are needed"
         )
-    no_refit = _unusable(data, refit, "the refit", settings)
+    no_refit = too_few(data, refit, "the refit", settings)
     if no_refit or not usable:
         told = "; ".join([*reasons, no_refit] if no_refit else reasons)
         raise TrainingSkipped(f"no candidates can be compared as of {as_of}: {told}")
@@ -561,10 +563,8 @@ def _dates(column: pd.Series) -> pd.Series:
     return column.astype(object)
 
 
-def _unusable(
-    data: pd.DataFrame, split: Split, name: str, settings: TrainingSettings
-) -> str | None:
-    """Return why a split cannot be used, or None."""
+def too_few(data: pd.DataFrame, split: Split, name: str, settings: TrainingSettings) -> str | None:
+    """Return what a split lacks to be compared on, or None; data: snapshot_date, is_churned."""
     # part, its snapshots, the fewest rows, the fewest of each class
     parts: list[tuple[str, tuple[date, ...], int, int]] = [
         ("earlier", split.earlier, settings.min_rows, settings.min_class_rows),
@@ -659,6 +659,7 @@ def _judge(
                     "log_loss_minus_recency_rule": differences[name, FALLBACK],
                 },
                 slices=slice_table(predictions, by, name),
+                at_thresholds=at_thresholds(predictions, name, at),
                 fit_seconds=float(np.mean([fit for fit, _ in costs[name]])),
                 score_seconds_per_10k=float(np.mean([score for _, score in costs[name]])),
                 gates=(
@@ -676,16 +677,29 @@ def _metrics(
     """Return the metrics of one column of predictions, each origin cut at its own thresholds."""
     if rows.empty:
         return {}
-    y, p = rows["is_churned"].to_numpy(), rows[name].to_numpy()
-    metrics = evaluate(y, p)
-    purposes = next(iter(at.values()), {})
-    for purpose in purposes:
-        # shift each origin so that its threshold lies at 0, then cut the pooled rows once
-        cut = rows["snapshot_date"].map({day: values[purpose] for day, values in at.items()})
-        margin = p - cut.to_numpy(dtype="float64")
-        for metric, value in classification_at(y, margin, 0.0).items():
-            metrics[f"{metric}_at_{purpose}"] = value
+    metrics = evaluate(rows["is_churned"].to_numpy(), rows[name].to_numpy())
+    for found in at_thresholds(rows, name, at).to_dict("records"):
+        for metric in ("accuracy", "precision", "recall", "f1"):
+            metrics[f"{metric}_at_{found['purpose']}"] = found[metric]
     return metrics
+
+
+def at_thresholds(
+    rows: pd.DataFrame, name: str, at: Mapping[date, Mapping[str, float]]
+) -> pd.DataFrame:
+    """Return what one column of predictions says at each purpose's threshold, and what came.
+
+    rows: snapshot_date, is_churned and `name`. at: the thresholds by purpose of each snapshot, as
+    chosen on what was known on it. One row per purpose: purpose, true_positive, false_positive,
+    false_negative, true_negative (rows), accuracy, precision, recall, f1.
+    """
+    y, p = rows["is_churned"].to_numpy(), rows[name].to_numpy()
+    found = []
+    for purpose in next(iter(at.values()), {}):
+        cut = rows["snapshot_date"].map({day: values[purpose] for day, values in at.items()})
+        confusion = confusion_at(y, p, cut.to_numpy(dtype="float64"))
+        found.append({"purpose": purpose, **confusion, **classified(confusion)})
+    return pd.DataFrame(found)
 
 
 def _gates(

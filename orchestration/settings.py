@@ -58,6 +58,17 @@ class Settings(BaseSettings):
     margin_rate: float = Field(
         0.40, gt=0, lt=1, description="margin assumed where the shop delivers no unit costs"
     )
+    contact_amount: float = Field(1.0, ge=0, description="cost of contacting one customer")
+    incentive_amount: float = Field(
+        10.0, ge=0, description="cost of what a contact offers, to whoever buys"
+    )
+    accept_rate: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of those who would leave whom a contact keeps; default: as the shop's "
+        "campaigns measured it, and 0.3 before they have",
+    )
     at_risk_capacity: int = Field(500, gt=0, description="customers on the daily at-risk list")
     training_step_days: int = Field(14, gt=0, description="days between training snapshots")
     training_max_rows: int = Field(60_000, gt=0, description="rows used for training at most")
@@ -69,6 +80,7 @@ class Settings(BaseSettings):
         2, gt=0, description="models that dbt runs side by side, and threads of other queries"
     )
     mlflow_url: str = Field("http://127.0.0.1:5000", description="where links to MLflow lead")
+    dagster_url: str = Field("http://127.0.0.1:3000", description="where links to Dagster lead")
     seed: int = Field(7, description="seed of every random choice in training")
     today: date | None = Field(None, description="the last partition of an open home, for tests")
 

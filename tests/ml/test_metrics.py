@@ -15,6 +15,7 @@ from ml.metrics import (
     calibration_slope,
     choose_thresholds,
     classification_at,
+    confusion_at,
     entropy,
     evaluate,
     expected_calibration_error,
@@ -49,6 +50,8 @@ def test_agrees_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     clipped = np.clip(p, 1e-6, 1 - 1e-6)
     assert found["log_loss"] == pytest.approx(reference.log_loss(y, clipped))
     cut = p >= 0.5
+    left, wrong, missed, right = reference.confusion_matrix(y, cut, labels=[0, 1]).ravel()
+    assert list(confusion_at(y, p, 0.5).values()) == [right, wrong, missed, left]
     assert found["accuracy_at_half"] == pytest.approx(reference.accuracy_score(y, cut))
     assert found["f1_at_half"] == pytest.approx(reference.f1_score(y, cut, zero_division=0))
     assert found["recall_at_half"] == pytest.approx(reference.recall_score(y, cut))
@@ -139,6 +142,13 @@ def test_nobody_is_contacted_at_a_loss() -> None:
     assert choose_thresholds(y, p, capacity_share=0.5, profit=worthless).profit == np.inf
     nobody = classification_at(y, p, np.inf)
     assert nobody == {"accuracy": 0.5, "precision": 0.0, "recall": 0.0, "f1": 0.0}
+
+
+def test_rows_may_have_thresholds_of_their_own() -> None:
+    y, p = np.array([0, 1, 0, 1]), np.array([0.2, 0.2, 0.6, 0.6])
+    own = confusion_at(y, p, np.array([0.1, 0.1, 0.9, 0.9]))
+    assert list(own.values()) == [1, 1, 1, 1]
+    assert confusion_at(y, p, 0.5) == {**own, "true_positive": 1}
 
 
 def test_one_class_gives_nan_where_two_are_needed() -> None:

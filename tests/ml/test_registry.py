@@ -36,13 +36,19 @@ from ml import registry
 from ml.candidates import AVERAGES
 from ml.estimators import CalibratedOnLaterSnapshots, LogOddsAverage
 from ml.features import INPUTS
+from ml.metrics import CONFUSION
 from ml.registry import ModelError, NoSuchModelError
 from ml.training import Champion, Fallback, TrainingResult, TrainingSkipped, train
 from ml.uplift.training import learners, scaled
 from ml.value_training import _booster, train_value
 
 AS_OF = FIRST + timedelta(days=14 * 13 + HORIZON)
-TAGS = {"dagster_run_id": "run-1", "partition": "2025-07-31", "code_version": "abc"}
+TAGS = {
+    "dagster_run_id": "run-1",
+    "dagster_run_url": "http://dagster/runs/run-1",
+    "partition": "2025-07-31",
+    "code_version": "abc",
+}
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,7 @@ def test_the_runs_can_be_compared(store: Store) -> None:
         f"| {name} | " in note or f"| **{name}** | " in note for name in store.result.ranking
     )
     assert str(store.result.importances["feature"].iloc[0]) in note
+    assert "(http://dagster/runs/run-1)" in note
     assert parent.inputs is not None
     dataset = parent.inputs.dataset_inputs[0].dataset
     assert store.result.data_digest.startswith(dataset.digest)
@@ -165,6 +172,8 @@ def test_the_runs_can_be_compared(store: Store) -> None:
         "roc.png",
         "precision_recall.png",
         "calibration.png",
+        "calibration_by_snapshot.png",
+        "thresholds.csv",
         "lift.png",
         "importances.png",
         "importances.csv",
@@ -212,6 +221,11 @@ def test_each_version_has_a_card(store: Store) -> None:
     assert not set(store.result.predictions["customer_key"]) & set(
         re.findall(r"[0-9a-f]{32}", card)
     )
+    by_capacity = store.result.candidate("logistic_all").at_thresholds.set_index("purpose")
+    assert by_capacity.loc["capacity", list(CONFUSION)].sum() == len(store.result.predictions)
+    caught, in_vain = by_capacity.loc["capacity", ["true_positive", "false_positive"]]
+    assert f"| capacity | {caught:,} | {in_vain:,} | " in card
+    assert "it keeps 30.0% (assumed, as published for telecoms)" in card
     for heading in ("Metrics, out of time", "Slices", "Calibration by test snapshot", "limits"):
         assert heading in card
 

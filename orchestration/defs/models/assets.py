@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from expectations.schema import Table
+    from ml.metrics import ProfitModel
 
 # Trained every Monday; two missed Mondays are a fault.
 FRESH_MODEL = dg.FreshnessPolicy.time_window(
@@ -42,12 +43,15 @@ def model_key(name: str) -> dg.AssetKey:
     return dg.AssetKey(["models", name])
 
 
-def origin_tags(context: dg.AssetExecutionContext, as_of: date, table: "Table") -> dict[str, str]:
+def origin_tags(
+    context: dg.AssetExecutionContext, platform: Platform, as_of: date, table: "Table"
+) -> dict[str, str]:
     """Return what a run in MLflow says of where it comes from; `table` is what it learnt from."""
     from orchestration.resources.content import code_version
 
     return {
         "dagster_run_id": context.run_id,
+        "dagster_run_url": f"{platform.settings.dagster_url}/runs/{context.run_id}",
         "partition": as_of.isoformat(),
         "code_version": code_version(),
         "feature_version": str(table.version),
@@ -152,6 +156,36 @@ def contactable(platform: Platform, as_of: date, frame: "pd.DataFrame") -> "dict
     }
 
 
+def profit_model(platform: Platform, as_of: date, frame: "pd.DataFrame") -> "ProfitModel":
+    """Return what a contact costs this shop, and whom it keeps as its campaigns measured by then.
+
+    The value of a customer is the mean expected margin at the last snapshot of `frame`. Results of
+    campaigns are no input in the graph: they come of scores, which come of this model. Those of the
+    past are read, and change no score: profit chooses a threshold and is reported.
+    """
+    from ml.acceptance import measured_acceptance
+    from ml.metrics import ProfitModel
+    from ml.value import expected_margin
+    from orchestration.tables import CAMPAIGN_RESULTS
+
+    settings, lake = platform.settings, platform.lake
+    told: dict[str, Any] = {}
+    if settings.accept_rate is not None:
+        told = {"accept_rate": settings.accept_rate, "acceptance": "set by the shop"}
+    else:
+        days = [day for day in lake.days(CAMPAIGN_RESULTS) if day <= as_of]
+        found = measured_acceptance(lake.read_frame(CAMPAIGN_RESULTS, days)) if days else None
+        if found is not None:
+            told = {"accept_rate": found.rate, "acceptance": str(found)}
+    if len(frame):
+        last = frame[frame["snapshot_date"] == frame["snapshot_date"].max()]
+        margin = expected_margin(last, platform.home.shop.horizon_days, settings.margin_rate)
+        told["customer_value"] = float(margin["expected_margin_amount"].astype("float64").mean())
+    return ProfitModel(
+        incentive_amount=settings.incentive_amount, contact_amount=settings.contact_amount, **told
+    )
+
+
 def model_assets() -> list[dg.AssetsDefinition]:
     """Return the models."""
 
@@ -194,6 +228,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
                     snapshot_spacing_days=settings.training_step_days,
                     attempt=models.attempt(CHURN_MODEL, as_of),
                     margin_rate=settings.margin_rate,
+                    profit=profit_model(platform, as_of, frame),
                 ),
                 on_progress=context.log.info,
             )
@@ -203,7 +238,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
         logged = models.register(
             CHURN_MODEL,
             result,
-            origin_tags(context, as_of, mart_tables()["customer_features"]),
+            origin_tags(context, platform, as_of, mart_tables()["customer_features"]),
         )
         return dg.MaterializeResult(
             metadata={
@@ -241,7 +276,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
             fitted,
             cut_points(status),
             day,
-            origin_tags(context, day, status_table),
+            origin_tags(context, platform, day, status_table),
         )
         return dg.MaterializeResult(
             metadata={
@@ -294,7 +329,7 @@ def model_assets() -> list[dg.AssetsDefinition]:
             return dg.MaterializeResult(metadata={"skipped": str(reason), "as_of": str(as_of)})
         logged = models.register_value(
             result,
-            origin_tags(context, as_of, table),
+            origin_tags(context, platform, as_of, table),
         )
         return dg.MaterializeResult(
             metadata={
