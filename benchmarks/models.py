@@ -22,6 +22,8 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +34,7 @@ sys.path.insert(0, str(ROOT))
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ml.metrics import ProfitModel
     from orchestration.resources.home import Home, Shop
 
 # source: test days, window, horizon; those of the reference numbers where there are any
@@ -44,9 +47,38 @@ DEFAULTS: dict[str, tuple[list[date], int, int]] = {
 STEP_DAYS = 14  # between training snapshots, as in a training
 SEED = 7
 REFERENCES = ("logistic_rfm", "bg_nbd", "lightgbm")
+MARGIN = "expected_margin_amount"
+
+
+# test day and candidate: the thresholds that were chosen by what was known on it, by purpose
+Chosen = dict[tuple[str, date], Mapping[str, float]]
 
 
 # -- the home --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def opened(args: argparse.Namespace) -> Iterator[Home]:
+    """Make the home that the arguments ask for, or open the one that is there.
+
+    What the data do not allow ends the script with the reason, and without a traceback.
+    """
+    os.environ.setdefault("HOLDFAST_SECRET", "a-simulated-shop-has-no-secrets")
+
+    from orchestration.defs.sources.contract import ContractError
+    from orchestration.defs.sources.landing import LandingError
+    from orchestration.resources.dbt import prepare_manifest
+    from orchestration.resources.home import HomeError
+    from orchestration.runs import RunFailedError
+    from orchestration.settings import silence_libraries
+
+    silence_libraries()
+    prepare_manifest()
+    with tempfile.TemporaryDirectory(prefix="holdfast-benchmark-") as folder:
+        try:
+            yield make_home(args, args.home or Path(folder) / "home")
+        except (ContractError, HomeError, LandingError, RunFailedError) as error:
+            raise SystemExit(str(error)) from None
 
 
 def make_home(args: argparse.Namespace, root: Path) -> Home:
@@ -60,8 +92,11 @@ def make_home(args: argparse.Namespace, root: Path) -> Home:
         have = (home.shop.source, home.shop.active_window_days, home.shop.horizon_days)
         if wanted != have:
             raise SystemExit(f"{root} is a home of {have}, not of {wanted}; choose another --home")
+        leave_out(args, home.shop)
     else:
-        home = Home.create(root, _shop(args))
+        shop = _shop(args)
+        leave_out(args, shop)
+        home = Home.create(root, shop)
         _deliver(args, home)
     last = max(args.test_days)
     missing = _missing(home, args.test_days)
@@ -71,6 +106,31 @@ def make_home(args: argparse.Namespace, root: Path) -> Home:
     for day in missing:  # those beside the grid: one snapshot each
         run_history(home, day + timedelta(days=args.horizon), start=day)
     return home
+
+
+def leave_out(args: argparse.Namespace, shop: Shop) -> None:
+    """Take off the list, aloud, the test days that no data of this shop can judge.
+
+    Raises:
+        SystemExit: none is left.
+    """
+    horizon = timedelta(days=args.horizon)
+    assert shop.last_day is not None
+    earliest, latest = shop.first_day + horizon, shop.last_day - horizon
+    wrong = [day for day in args.test_days if not earliest < day <= latest]
+    if wrong:
+        print(
+            f"{', '.join(map(str, wrong))}: left out. Orders are known from {shop.first_day} to "
+            f"{shop.last_day}; with a horizon of {args.horizon} days a test day lies after "
+            f"{earliest}, lest nothing has matured by it, and not after {latest}, lest its own "
+            "labels never do"
+        )
+    args.test_days = [day for day in args.test_days if day not in wrong]
+    if not args.test_days:
+        raise SystemExit(
+            "no test day is left"
+            + ("" if earliest < latest else ": ask for a shorter --horizon, or give more history")
+        )
 
 
 def _missing(home: Home, days: list[date]) -> list[date]:
@@ -226,39 +286,65 @@ def read_panel(home: Home) -> tuple[pd.DataFrame, tuple[str, ...]]:
 
 
 def predict(
-    panel: pd.DataFrame, inputs: tuple[str, ...], args: argparse.Namespace
-) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Return out-of-time predictions of every candidate for each test day, and CPU seconds."""
+    panel: pd.DataFrame, inputs: tuple[str, ...], args: argparse.Namespace, home: Home
+) -> tuple[pd.DataFrame, Chosen, dict[str, float]]:
+    """Return out-of-time predictions of every candidate for each test day, with the expected margin
+    of each customer; the thresholds; and CPU seconds.
+
+    A test day on which a training would refuse to compare is left out, with its reason.
+    """
     import pandas as pd
 
     from ml.candidates import SETTINGS, candidates
     from ml.features import FEATURES
     from ml.fitting import fit_candidates
     from ml.search import search, tuned
-    from ml.training import TrainingSettings, known_by, on_grid
+    from ml.training import TrainingSettings, known_by, on_grid, too_few
     from ml.validation import split_at
+    from ml.value import expected_margin
+    from orchestration.defs.models.assets import profit_model
+    from orchestration.resources.platform import Platform
 
-    settings = TrainingSettings(max_rows=args.max_rows, snapshot_spacing_days=STEP_DAYS)
+    platform = Platform(root=str(home.root))
     recipes = candidates(SEED, inputs, horizon_days=args.horizon, step_days=STEP_DAYS)
     recipes |= peers(SEED, args.horizon, FEATURES)
     # snapshots that stand beside the grid are tested only
     grid = {max(args.test_days) - timedelta(days=STEP_DAYS * k) for k in range(500)}
-    blocks, seconds = [], {}
+    blocks: list[pd.DataFrame] = []
+    chosen: Chosen = {}
+    seconds: dict[str, float] = {}
     for day in args.test_days:
         began = time.process_time()
+        test = panel[panel["snapshot_date"] == day].reset_index(drop=True)
+        if test.empty or test["is_churned"].isna().any():
+            print(f"{day} is left out: it has no customers, or their labels have not matured")
+            continue
         known = known_by(panel[panel["snapshot_date"].isin(grid)], day, args.horizon, inputs)
+        settings = TrainingSettings(
+            max_rows=args.max_rows,
+            snapshot_spacing_days=STEP_DAYS,
+            profit=profit_model(platform, day, test),
+        )
         days, on = on_grid(known, STEP_DAYS)
         split = split_at(days, day, args.horizon, later_days=settings.later_days)
         if split is None:
-            raise SystemExit(
-                f"{day}: no snapshot has a label that matured by then; choose later test days"
+            print(
+                f"{day} is left out: history is too short. Of "
+                f"{panel['snapshot_date'].min()}, the first snapshot, labels mature after "
+                f"{args.horizon} days, and {settings.later_days} more days of them are needed"
             )
-        test = panel[panel["snapshot_date"] == day].reset_index(drop=True)
-        if test.empty or test["is_churned"].isna().any():
-            raise SystemExit(f"{day}: the labels of this test day have not matured")
+            continue
+        judged = ["snapshot_date", "is_churned"]
+        rows = pd.concat([on.loc[on["snapshot_date"] < day, judged], test[judged]])
+        reason = too_few(rows, split, str(day), settings)
+        if reason is not None:
+            print(f"{day} is left out, as in a training: {reason}")
+            continue
         keep = ["snapshot_date", "customer_key", "is_churned", "was_contacted", "account_type",
                 "days_since_first_order", "revenue_amount_365d"]  # fmt: skip
         block = test[keep].astype({"is_churned": "int64"})
+        margin = expected_margin(test, args.horizon, platform.settings.margin_rate)
+        block[MARGIN] = margin["expected_margin_amount"].astype("float64").to_numpy()
         # as a training as of this day does
         found = search(
             recipes, SETTINGS, on, day, args.horizon, inputs, SEED, max_rows=args.max_rows
@@ -266,6 +352,7 @@ def predict(
         fitted = fit_candidates(tuned(recipes, found), on, split, settings, inputs, SEED)
         for name, one in fitted.items():
             block[name] = one.model.predict_proba(test)[:, 1].round(6)
+            chosen[name, day] = one.thresholds.as_dict()
             seconds[name] = seconds.get(name, 0.0) + one.seconds
         blocks.append(block)
         print(
@@ -276,14 +363,20 @@ def predict(
             + "; ".join(f"{name}: {found.said(name)}" for name in SETTINGS),
             flush=True,
         )
-    return pd.concat(blocks, ignore_index=True), seconds
+    if not blocks:
+        raise SystemExit("no test day is left to measure on")
+    return pd.concat(blocks, ignore_index=True), chosen, seconds
 
 
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def report(predictions: pd.DataFrame, names: list[str], resamples: int) -> None:
-    """Print the mean over test days of every metric, with intervals, and paired differences."""
+def report(
+    predictions: pd.DataFrame, names: list[str], chosen: Chosen, resamples: int, profit: ProfitModel
+) -> None:
+    """Print the mean over test days of every metric, with intervals, and paired differences; what
+    the thresholds say of the rows of all test days; and what contacting would earn.
+    """
     import numpy as np
 
     from ml.metrics import evaluate, log_losses
@@ -356,6 +449,8 @@ def report(predictions: pd.DataFrame, names: list[str], resamples: int) -> None:
             + " | ".join(f"{values['calibration_bias']:+.3f}" for values in each[name])
             + " |"
         )
+    at_thresholds_of(predictions, names, chosen)
+    profits_of(predictions, names, profit)
     for reference in (name for name in REFERENCES if name in names):
         j = names.index(reference)
         print(f"\nPaired differences from {reference}\n")
@@ -370,6 +465,47 @@ def report(predictions: pd.DataFrame, names: list[str], resamples: int) -> None:
                 found = interval(estimate, sample[:, i] - sample[:, j])
                 cells.append(f"{found}{'' if found.excludes_zero else ' (0 inside)'}")
             print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def at_thresholds_of(predictions: pd.DataFrame, names: list[str], chosen: Chosen) -> None:
+    """Print, for each purpose, precision, recall, F1 and the confusion of each candidate."""
+    from ml.metrics import CONFUSION
+    from ml.training import at_thresholds
+
+    days = sorted(predictions["snapshot_date"].unique())
+    tables = {
+        name: at_thresholds(predictions, name, {day: chosen[name, day] for day in days})
+        for name in names
+    }
+    rates = ["accuracy", "precision", "recall", "f1"]
+    for purpose in tables[names[0]]["purpose"]:
+        print(f"\nAt the threshold by {purpose}, chosen on what was known; rows of all test days\n")
+        print("| model | " + " | ".join([*CONFUSION, *rates]).replace("_", " ") + " |")
+        print("| --- |" + " --- |" * (len(CONFUSION) + len(rates)))
+        for name, table in tables.items():
+            (row,) = table[table["purpose"] == purpose].to_dict("records")
+            cells = [f"{row[c]:,}" for c in CONFUSION] + [f"{row[rate]:.3f}" for rate in rates]
+            print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def profits_of(predictions: pd.DataFrame, names: list[str], profit: ProfitModel) -> None:
+    """Print what contacting whom it pays by each candidate would earn, beside everybody."""
+    from ml.metrics import profit_by_value
+
+    print(
+        f"\nProfit per customer of contacting whom it pays by their own expected margin, at "
+        f"{profit.contact_amount:g} a contact, {profit.incentive_amount:g} an incentive, keeping "
+        f"{profit.accept_rate:.1%} of those who would leave ({profit.acceptance})\n"
+    )
+    print("| model | whom it pays | everybody | share contacted |")
+    print("| --- | --- | --- | --- |")
+    for name in names:
+        y, p = predictions["is_churned"].to_numpy(), predictions[name].to_numpy()
+        found = profit_by_value(y, p, predictions[MARGIN].to_numpy(), profit)
+        print(
+            f"| {name} | {found['profit_by_value']:+.3f} | {found['profit_of_all']:+.3f} | "
+            f"{found['share_contacted']:.1%} |"
+        )
 
 
 def against_truth(predictions: pd.DataFrame, names: list[str], home: Home, customers: int) -> None:
@@ -448,20 +584,17 @@ def arguments(told: str | None = None) -> argparse.Namespace:
 def main() -> None:
     """Build, fit, measure, print."""
     args = arguments(__doc__)
-    os.environ.setdefault("HOLDFAST_SECRET", "a-simulated-shop-has-no-secrets")
+    with opened(args) as home:
+        from orchestration.defs.models.assets import profit_model
+        from orchestration.resources.platform import Platform
 
-    from orchestration.resources.dbt import prepare_manifest
-    from orchestration.settings import silence_libraries
-
-    silence_libraries()
-    prepare_manifest()
-    with tempfile.TemporaryDirectory(prefix="holdfast-benchmark-") as folder:
-        home = make_home(args, args.home or Path(folder) / "home")
         panel, inputs = read_panel(home)
-        predictions, seconds = predict(panel, inputs, args)
+        predictions, chosen, seconds = predict(panel, inputs, args, home)
         if args.predictions:
             predictions.to_parquet(args.predictions)
-        report(predictions, list(seconds), args.resamples)
+        last = predictions["snapshot_date"].max()
+        profit = profit_model(Platform(root=str(home.root)), last, predictions.iloc[:0])
+        report(predictions, list(seconds), chosen, args.resamples, profit)
         print("\nCPU seconds of all fits: " + ", ".join(f"{n} {s:.0f}" for n, s in seconds.items()))
         if args.source == "simulated":
             against_truth(predictions, list(seconds), home, args.customers)

@@ -13,11 +13,8 @@ What belongs here: the clock. What does not: homes and panels (benchmarks/models
 
 from __future__ import annotations
 
-import os
 import resource
-import tempfile
 import time
-from pathlib import Path
 
 import models  # the script beside this one, which puts the project on the path
 
@@ -25,7 +22,8 @@ import models  # the script beside this one, which puts the project on the path
 def main() -> None:
     """Build, fit, score, explain, print what it cost."""
     args = models.arguments(__doc__)
-    os.environ.setdefault("HOLDFAST_SECRET", "a-simulated-shop-has-no-secrets")
+    with models.opened(args) as home:
+        panel, inputs = models.read_panel(home)
 
     import numpy as np
     import pandas as pd
@@ -37,14 +35,7 @@ def main() -> None:
     from ml.scoring import score
     from ml.training import TrainingSettings, known_by, on_grid
     from ml.validation import split_at
-    from orchestration.resources.dbt import prepare_manifest
-    from orchestration.settings import silence_libraries
 
-    silence_libraries()
-    prepare_manifest()
-    with tempfile.TemporaryDirectory(prefix="holdfast-benchmark-") as folder:
-        home = models.make_home(args, args.home or Path(folder) / "home")
-        panel, inputs = models.read_panel(home)
     day = max(args.test_days)
     days, on = on_grid(known_by(panel, day, args.horizon, inputs), models.STEP_DAYS)
     settings = TrainingSettings(max_rows=args.max_rows, snapshot_spacing_days=models.STEP_DAYS)

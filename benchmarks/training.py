@@ -12,12 +12,9 @@ What belongs here: the clock. What does not: homes and panels (benchmarks/models
 
 from __future__ import annotations
 
-import os
 import resource
-import tempfile
 import time
 from datetime import timedelta
-from pathlib import Path
 
 import models  # the script beside this one, which puts the project on the path
 
@@ -25,17 +22,11 @@ import models  # the script beside this one, which puts the project on the path
 def main() -> None:
     """Build, train, print what it cost."""
     args = models.arguments(__doc__)
-    os.environ.setdefault("HOLDFAST_SECRET", "a-simulated-shop-has-no-secrets")
+    with models.opened(args) as home:
+        panel, inputs = models.read_panel(home)
 
     from ml.training import TrainingResult, TrainingSettings, train
-    from orchestration.resources.dbt import prepare_manifest
-    from orchestration.settings import silence_libraries
 
-    silence_libraries()
-    prepare_manifest()
-    with tempfile.TemporaryDirectory(prefix="holdfast-benchmark-") as folder:
-        home = models.make_home(args, args.home or Path(folder) / "home")
-        panel, inputs = models.read_panel(home)
     as_of = max(args.test_days) + timedelta(days=args.horizon)
     grid = {max(args.test_days) - timedelta(days=models.STEP_DAYS * k) for k in range(500)}
     wall, cpu = time.perf_counter(), time.process_time()
