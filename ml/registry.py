@@ -19,7 +19,7 @@ import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -53,6 +53,7 @@ _REVIEW, _SIGNED = "leak_review", "leak_review_signed"
 _CARD = "model_card.md"
 _PROTECTED = "protected_features"  # of a version: those it was given beside `INPUTS`
 TRAINING = "training"  # who approves what the rules decide
+BY_HAND, UNKNOWN = "the alias was set in MLflow", "unknown"
 
 # Reviewed one by one. Our own estimators hold numbers, tuples and scikit-learn objects. Of the
 # rest none runs code from the file: a dtype is a name; Tree and TreePredictor hold arrays of
@@ -627,33 +628,70 @@ def champion_history(tracking_uri: str, name: str) -> list[ChampionMove]:
     return [ChampionMove(**json.loads(tags[k])) for k in sorted(tags) if k.startswith(_MOVE)]
 
 
+def honour_alias(
+    tracking_uri: str, name: str, may_serve: Callable[[ModelRef], None] = lambda ref: None
+) -> ModelRef:
+    """Return the champion, and record the move where its alias was set in MLflow itself.
+
+    may_serve: raises where a version that was set by hand must not serve.
+
+    Raises:
+        NoSuchModelError: there is no champion.
+        ModelError: it was set by hand to a version that is held for a leak review.
+    """
+    if not _is_moved_by_hand(tracking_uri, name):
+        return resolve(tracking_uri, name)
+    with _locked(tracking_uri):
+        ref = resolve(tracking_uri, name)
+        if not _is_moved_by_hand(tracking_uri, name):  # a promotion was about to record it
+            return ref
+        _require_signed(ref)
+        may_serve(ref)
+        moves = champion_history(tracking_uri, name)
+        previous = moves[-1].version if moves else None
+        _record(ref, len(moves), ChampionMove("promote", ref.version, previous, BY_HAND, UNKNOWN))
+        return ref
+
+
+def _is_moved_by_hand(tracking_uri: str, name: str) -> bool:
+    moves = champion_history(tracking_uri, name)
+    return not moves or moves[-1].version != resolve(tracking_uri, name).version
+
+
 def _move(
     tracking_uri: str, name: str, kind: str, version: int, reason: str, approver: str
 ) -> ModelRef:
-    client = _client(tracking_uri)
     ref = resolve(tracking_uri, name, version)
+    _require_signed(ref)
+    load(ref)
+    with _locked(tracking_uri):
+        try:
+            previous: int | None = resolve(tracking_uri, name, CHAMPION).version
+        except NoSuchModelError:
+            previous = None
+        if previous == version:
+            return ref
+        moves = len(champion_history(tracking_uri, name))
+        # Alias first: it is the truth. A process that dies in between leaves a move unrecorded, and
+        # rollback then still finds the previous champion as the last recorded one.
+        _client(tracking_uri).set_registered_model_alias(name, CHAMPION, str(version))
+        _record(ref, moves, ChampionMove(kind, version, previous, reason, approver))
+    return ref
+
+
+def _record(ref: ModelRef, earlier: int, move: ChampionMove) -> None:
+    _client(ref.tracking_uri).set_registered_model_tag(
+        ref.name, f"{_MOVE}{earlier + 1:04d}", json.dumps(asdict(move), sort_keys=True)
+    )
+
+
+def _require_signed(ref: ModelRef) -> None:
     if _REVIEW in ref.tags and _SIGNED not in ref.tags:
         raise ModelError(
-            f"model {name!r} version {version} is held for a leak review: {ref.tags[_REVIEW]}. "
-            "Look for a feature that knows the label, then sign: python -m orchestration champion "
-            f"--sign {version} --name NAME --reason WHY"
+            f"model {ref.name!r} version {ref.version} is held for a leak review: "
+            f"{ref.tags[_REVIEW]}. Look for a feature that knows the label, then sign: python -m "
+            f"orchestration champion --sign {ref.version} --name NAME --reason WHY"
         )
-    load(ref)
-    try:
-        previous: int | None = resolve(tracking_uri, name, CHAMPION).version
-    except NoSuchModelError:
-        previous = None
-    if previous == version:
-        return ref
-    moves = len(champion_history(tracking_uri, name))
-    record = ChampionMove(kind, version, previous, reason, approver)
-    # Alias first: it is the truth. A process that dies in between leaves a move unrecorded, and
-    # rollback then still finds the previous champion as the last recorded one.
-    client.set_registered_model_alias(name, CHAMPION, str(version))
-    client.set_registered_model_tag(
-        name, f"{_MOVE}{moves + 1:04d}", json.dumps(asdict(record), sort_keys=True)
-    )
-    return ref
 
 
 def _metrics(candidate: CandidateResult) -> dict[str, float]:

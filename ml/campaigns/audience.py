@@ -4,6 +4,7 @@ What belongs here: one condition, what it may compare with what, which customers
 not: which tables there are (the caller says what each field is), who is eligible (eligibility.py).
 
 A value that is not known meets no condition, `!=` and `not in` included; `missing` asks for it.
+Whom personal attributes put at risk nobody may ask for: it tells of gender, age or country.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Condition(Document):
             raise ValueError(f"{self.field} {self.operator}: needs {wanted}")
         if not values:
             raise ValueError(f"{self.field} {self.operator}: the list is empty")
+        _refuse_personal(self.field, values)
         if self.operator == "missing":
             if not isinstance(self.value, bool):
                 raise ValueError(f"{self.field} missing: the value is true or false")
@@ -130,3 +132,15 @@ def unknown_field(field: str, fields: Collection[str]) -> str:
     return "is no column of customers that may be asked for" + (
         f"; near it: {', '.join(near)}" if near else ""
     )
+
+
+def _refuse_personal(field: str, values: Sequence[Value]) -> None:
+    if not field.startswith("reason"):
+        return
+    from ml.reasons import PERSONAL  # scikit-learn comes with it
+
+    if PERSONAL in values:
+        raise ValueError(
+            f"{field}: nobody is chosen, or left out, because {PERSONAL!r}; it would tell of "
+            "gender, age or country"
+        )

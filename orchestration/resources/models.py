@@ -82,6 +82,20 @@ class Models:
 
         return registry.resolve(self.uri, name, version or registry.CHAMPION)
 
+    def serving(self, name: str) -> ModelRef:
+        """Return the champion for a day that is scored, under the rules of a promotion.
+
+        An alias that was set in MLflow itself is honoured and recorded, unless the version is held
+        for a leak review or uses an attribute that is off. One that the rules promoted serves on
+        after the attribute was switched off, until the next training replaces it.
+
+        Raises:
+            ModelError: there is none, or it was set by hand and must not serve.
+        """
+        from ml import registry
+
+        return registry.honour_alias(self.uri, name, self._require_switched_on)
+
     def load(self, ref: ModelRef) -> Any:
         """Return the estimator, after its hash was checked."""
         from ml import registry
@@ -138,7 +152,8 @@ class Models:
         """
         from ml import registry
 
-        self._require_switched_on(name, registry.previous_champion(self.uri, name))
+        previous = registry.previous_champion(self.uri, name)
+        self._require_switched_on(registry.resolve(self.uri, name, previous))
         return registry.rollback(self.uri, name, reason, approver)
 
     def promote(self, name: str, version: int, reason: str, approver: str) -> ModelRef:
@@ -149,24 +164,24 @@ class Models:
         """
         from ml import registry
 
-        self._require_switched_on(name, version)
+        self._require_switched_on(registry.resolve(self.uri, name, version))
         return registry.promote(self.uri, name, version, reason, approver)
 
-    def _require_switched_on(self, name: str, version: int) -> None:
+    def _require_switched_on(self, ref: ModelRef) -> None:
         """Refuse a version that was given a protected attribute which is switched off now."""
         from ml import registry
         from ml.features import protected_in
 
-        used = protected_in(registry.resolve(self.uri, name, version).inputs)
+        used = protected_in(ref.inputs)
         off = ", ".join(a for a in used if a not in self.protected_features)
         if not off:
             return
         needed = ",".join(sorted({*used, *self.protected_features}))
         raise registry.ModelError(
-            f"model {name!r} version {version} uses {off}, now switched off, so it must not serve. "
-            "Promote a version without (python -m orchestration champion --promote VERSION "
-            "--reason WHY) or train one (python -m orchestration train); only if the shop may use "
-            f"it again, set HOLDFAST_PROTECTED_FEATURES={needed}"
+            f"model {ref.name!r} version {ref.version} uses {off}, now switched off, so it must "
+            "not serve. Promote a version without (python -m orchestration champion --promote "
+            "VERSION --reason WHY) or train one (python -m orchestration train); only if the shop "
+            f"may use it again, set HOLDFAST_PROTECTED_FEATURES={needed}"
         )
 
     def sign(self, name: str, version: int, reason: str, approver: str) -> ModelRef:

@@ -444,6 +444,29 @@ def test_a_move_that_was_not_recorded_can_still_be_rolled_back(store: Store) -> 
     assert registry.rollback(store.uri, "died", "undo").version == 1
 
 
+def test_an_alias_that_was_set_in_mlflow_is_honoured_and_recorded(store: Store) -> None:
+    from mlflow import MlflowClient
+
+    for recipe in ("logistic_rfm", "logistic_all"):
+        _register(store, "by_hand", recipe)
+    client = MlflowClient(store.uri, store.uri)
+    recorded = registry.champion_history(store.uri, "by_hand")
+    assert registry.honour_alias(store.uri, "by_hand").version == recorded[-1].version
+    assert registry.champion_history(store.uri, "by_hand") == recorded
+    client.set_registered_model_alias("by_hand", "champion", "1")
+    assert registry.honour_alias(store.uri, "by_hand").version == 1
+    assert registry.honour_alias(store.uri, "by_hand").version == 1  # and once
+    (*before, move) = registry.champion_history(store.uri, "by_hand")
+    assert before == recorded
+    assert (move.version, move.previous_version) == (1, recorded[-1].version)
+    assert (move.reason, move.approver) == (registry.BY_HAND, registry.UNKNOWN)
+    assert registry.rollback(store.uri, "by_hand", "no", "Jo").version == recorded[-1].version
+    client.set_model_version_tag("by_hand", "1", "leak_review", "ROC AUC 0.95 is above 0.9")
+    client.set_registered_model_alias("by_hand", "champion", "1")
+    with pytest.raises(ModelError, match="held for a leak review"):
+        registry.honour_alias(store.uri, "by_hand")
+
+
 def test_a_rollback_never_lands_on_a_damaged_version(store: Store) -> None:
     first = _register(store, "damaged", "recency_rule")
     _register(store, "damaged", "logistic_rfm")

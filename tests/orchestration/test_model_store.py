@@ -105,8 +105,14 @@ def test_a_version_that_uses_what_is_switched_off_does_not_come_back(models: Mod
     with pytest.raises(ModelError, match="uses gender, age, now switched off"):
         models.promote("churn", 1, "asked for", "Jo")
     assert [move.version for move in models.history("churn")] == [1, 2]
+    MlflowClient(models.uri, models.uri).set_registered_model_alias("churn", "champion", "1")
+    with pytest.raises(ModelError, match="uses gender, age, now switched off"):
+        models.serving("churn")  # set by hand, in MLflow
+    assert [move.version for move in models.history("churn")] == [1, 2]
+    MlflowClient(models.uri, models.uri).set_registered_model_alias("churn", "champion", "2")
     both = Models(models.home, ("gender", "age"))
     assert both.rollback("churn", "complaints", "Jo").version == 1
+    assert models.serving("churn").version == 1  # by the rules, and until the next training
     assert half.promote("churn", 2, "has none", "Jo").version == 2
     assert both.promote("churn", 1, "asked for", "Jo").version == 1
 

@@ -46,7 +46,8 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         found = platform.lake.require_together(sources, day)
         standing = platform.lake.publication(CHURN_SCORES, day)
         pinned = None if run.is_rescoring or standing is None else standing.model_version
-        ref = platform.models.resolve(CHURN_MODEL, pinned)
+        models = platform.models
+        ref = models.resolve(CHURN_MODEL, pinned) if pinned else models.serving(CHURN_MODEL)
         model = run.once(f"model {ref.version}", lambda: platform.models.load(ref))
         link = run.once(
             f"link {ref.version}",

@@ -22,6 +22,7 @@ from ml.campaigns.definition import (
     parse_campaign,
     refuse_changed,
 )
+from ml.reasons import NO_REASON, PERSONAL
 
 OUTCOME = DOCUMENT["outcome"]
 SHARES = [DOCUMENT["arms"][0] | {"weight": 0.4}, DOCUMENT["arms"][1] | {"weight": 0.6}]
@@ -39,6 +40,16 @@ def test_the_example_file_is_a_campaign() -> None:
 def test_a_campaign_cannot_be_changed_in_memory() -> None:
     with pytest.raises(ValueError, match="frozen"):
         campaign().coverage = 0.1
+
+
+@pytest.mark.parametrize(
+    ("operator", "value"),
+    [("=", PERSONAL), ("!=", PERSONAL), ("in", (NO_REASON, PERSONAL)), ("not in", (PERSONAL,))],
+)
+def test_nobody_is_chosen_by_what_personal_attributes_did(operator: Any, value: Any) -> None:
+    with pytest.raises(ValueError, match="reason_2: nobody is chosen, or left out, because"):
+        Condition(field="reason_2", operator=operator, value=value)
+    assert Condition(field="reason_2", operator="=", value=NO_REASON).value == NO_REASON
 
 
 def test_the_hash_is_of_what_the_file_says() -> None:
