@@ -67,6 +67,18 @@ def model_card(result: TrainingResult, name: str, version: int, sha256: str) -> 
         f"- **Season**: {result.season}",
         f"- **File**: SHA-256 {sha256}",
         "",
+        "## Intended use and limits",
+        "",
+        "- Ranks customers for retention and estimates margin at risk. It is no ground for prices, "
+        "credit or refusals.",
+        "- A probability says who leaves, not whom a contact would keep: that is what a randomised "
+        "campaign measures.",
+        "- It holds for the shop and the population that it was trained on; a change of "
+        "assortment, prices or data is not in it.",
+        f"- Features: {len(result.features)}. {result.fairness_note}",
+        "- Of customers labelled churned 30 to 45 % buy again within 180 further days (Online "
+        "Retail II): churned is not lost.",
+        "",
         "## Metrics, out of time",
         "",
         "| metric | value | 95 % interval, over customers |",
@@ -90,6 +102,7 @@ def model_card(result: TrainingResult, name: str, version: int, sha256: str) -> 
             f"{values['mean_probability']:.3f} | {values['calibration_slope']:.2f} |"
         )
     lines += ["", "## At the thresholds", "", *threshold_lines(result)]
+    lines += ["", "## Candidates", "", *candidate_lines(result)]
     lines += [
         "",
         "## Slices",
@@ -106,22 +119,7 @@ def model_card(result: TrainingResult, name: str, version: int, sha256: str) -> 
             f"{row['churn_rate']:.3f} | {row['calibration_bias']:+.3f} | {row['log_loss']:.4f} | "
             f"{row['roc_auc']:.3f} |"
         )
-    lines += ["", "## Candidates", "", *candidate_lines(result)]
     lines += ["", "## Fairness", "", *fairness_lines(result)]
-    lines += [
-        "",
-        "## Intended use and limits",
-        "",
-        "- Ranks customers for retention and estimates margin at risk. It is no ground for prices, "
-        "credit or refusals.",
-        "- A probability says who leaves, not whom a contact would keep: that is what a randomised "
-        "campaign measures.",
-        "- It holds for the shop and the population that it was trained on; a change of "
-        "assortment, prices or data is not in it.",
-        f"- Features: {len(result.features)}. {result.fairness_note}",
-        "- Of customers labelled churned 30 to 45 % buy again within 180 further days (Online "
-        "Retail II): churned is not lost.",
-    ]
     return "\n".join(lines) + "\n"
 
 
@@ -220,13 +218,18 @@ def run_note(result: TrainingResult, made_by: str | None = None) -> str:
         f"{name} {rise:+.4f}"
         for name, rise in zip(strongest["feature"], strongest["importance"], strict=True)
     ]
+    others = [
+        f"{name} {result.against_chosen[name]}" for name in result.ranking if name != result.chosen
+    ]
     return "\n".join(
         [
-            f"**{result.decision.reason}**",
+            # MLflow folds all but the first lines away, so these answer the question
+            f"**{result.decision.reason.rstrip('.')}.** Log loss {result.chosen} "
+            f"{result.candidate(result.chosen).metrics['log_loss']:.4f}; the next, less it: "
+            f"{'; '.join(others[:2])}. It goes by (rise in log loss when shuffled) "
+            f"{', '.join(rises)}.",
             "",
             *candidate_lines(result),
-            "",
-            f"What {result.chosen} goes by (rise in log loss when shuffled): {', '.join(rises)}.",
             "",
             f"{result.season}.",
             *([] if made_by is None else ["", f"[The run that trained it]({made_by})."]),

@@ -51,6 +51,8 @@ _MOVE = "champion_move_"
 _SPENT = "challenger_"
 _REVIEW, _SIGNED = "leak_review", "leak_review_signed"
 _CARD = "model_card.md"
+# Of a description; and of the sentence that says what it leaves out.
+_LONGEST_DESCRIPTION, _POINTER_LENGTH = 5_000, 300
 _PROTECTED = "protected_features"  # of a version: those it was given beside `INPUTS`
 TRAINING = "training"  # who approves what the rules decide
 BY_HAND, UNKNOWN = "the alias was set in MLflow", "unknown"
@@ -392,7 +394,7 @@ def register_estimator(
     hashes = {}
     for file, text in documents.items():
         client.log_text(run_id, text, file)
-        hashes[f"{_SHA256}_{file}"] = hashlib.sha256(text.encode()).hexdigest()
+        hashes[f"{_SHA256}_{file}"] = _sha256(text)
     version = _store(
         tracking_uri, name, estimator, run_id, {"horizon_days": "0", **tags, **hashes}, **how
     )
@@ -428,16 +430,36 @@ def log_pictures(ref: ModelRef, pictures: Mapping[str, bytes]) -> None:
 
 
 def keep_card(ref: ModelRef, card: str) -> None:
-    """Keep the model card of a version: as its description, and beside the metrics of its run."""
+    """Keep the model card of a version beside its run, and as much as fits as its description.
+
+    A description holds 5,000 characters in a database that keeps to it (PostgreSQL does, SQLite
+    does not), so it ends before the first section that would not fit and says where the rest is.
+    """
     client = _client(ref.tracking_uri)
     client.log_text(ref.run_id, card, _CARD)
-    client.update_model_version(ref.name, str(ref.version), description=card)
+    version = str(ref.version)
+    client.set_model_version_tag(ref.name, version, f"{_SHA256}_{_CARD}", _sha256(card))
+    client.update_model_version(ref.name, version, description=_shortened(card))
+
+
+def _shortened(card: str) -> str:
+    """Return the whole sections of a card that fit a description, from the first."""
+    if len(card) <= _LONGEST_DESCRIPTION:
+        return card
+    kept, *sections = card.split("\n## ")
+    left_out: list[str] = []
+    for section in sections:
+        title, longer = section.splitlines()[0], f"{kept}\n## {section}"
+        if left_out or len(longer) > _LONGEST_DESCRIPTION - _POINTER_LENGTH:
+            left_out.append(title)
+        else:
+            kept = longer
+    return f"{kept}\n*Further in {_CARD}, among the artifacts of the run: {', '.join(left_out)}.*\n"
 
 
 def read_card(ref: ModelRef) -> str:
     """Return the model card of a version, as it was written when it was registered."""
-    client = _client(ref.tracking_uri)
-    return str(client.get_model_version(ref.name, str(ref.version)).description or "")
+    return load_document(resolve(ref.tracking_uri, ref.name, ref.version), _CARD)
 
 
 def load_document(ref: ModelRef, file: str) -> str:
@@ -695,14 +717,11 @@ def _require_signed(ref: ModelRef) -> None:
 
 
 def _metrics(candidate: CandidateResult) -> dict[str, float]:
-    """Return the metrics of a run by name: pooled, intervals, uncontacted, each origin, cost."""
+    """Return the metrics of a run by name: pooled, intervals, uncontacted, cost."""
     metrics = dict(candidate.metrics)
     for name, found in candidate.intervals.items():
         metrics |= _ends(name, found)
     metrics |= {f"uncontacted_{k}": v for k, v in candidate.metrics_uncontacted.items()}
-    # origin_1 is the oldest, so that names do not change from training to training
-    for i, values in enumerate(candidate.metrics_by_origin.values(), start=1):
-        metrics |= {f"origin_{i}_{k}": v for k, v in values.items()}
     metrics["fit_seconds"] = candidate.fit_seconds
     metrics["score_seconds_per_10k"] = candidate.score_seconds_per_10k
     return metrics
@@ -765,6 +784,10 @@ def _summary(result: TrainingResult) -> dict[str, Any]:
         },
         "features": list(result.features),
     }
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _verdict(passed: bool) -> str:
