@@ -299,7 +299,8 @@ def predict(
     from ml.features import FEATURES
     from ml.fitting import fit_candidates
     from ml.search import search, tuned
-    from ml.training import TrainingSettings, known_by, on_grid, too_few
+    from ml.settings import TrainingSettings
+    from ml.training import known_by, on_grid, too_few
     from ml.validation import split_at
     from ml.value import expected_margin
     from orchestration.defs.models.assets import profit_model

@@ -33,7 +33,8 @@ def main() -> None:
     from ml.fitting import fit_candidates
     from ml.reasons import TOLD_DECILES, reasons
     from ml.scoring import score
-    from ml.training import TrainingSettings, known_by, on_grid
+    from ml.settings import TrainingSettings
+    from ml.training import known_by, on_grid
     from ml.validation import split_at
 
     day = max(args.test_days)

@@ -25,7 +25,8 @@ def main() -> None:
     with models.opened(args) as home:
         panel, inputs = models.read_panel(home)
 
-    from ml.training import TrainingResult, TrainingSettings, train
+    from ml.settings import TrainingSettings
+    from ml.training import TrainingResult, train
 
     as_of = max(args.test_days) + timedelta(days=args.horizon)
     grid = {max(args.test_days) - timedelta(days=models.STEP_DAYS * k) for k in range(500)}

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,12 +27,10 @@ from ml.estimators import (
     pooled,
 )
 from ml.metrics import Thresholds, choose_thresholds
+from ml.settings import TrainingSettings
 from ml.survival import TARGET, DiscreteTimeSurvival, purchase_periods
 from ml.threads import one_thread
 from ml.validation import Split, sample_rows, uniform_hash
-
-if TYPE_CHECKING:
-    from ml.training import TrainingSettings
 
 _FIT_WORKERS = 2
 _FOLDS = 2

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from typing import Any, Protocol
 
@@ -33,7 +33,6 @@ from ml.features import INPUTS, feature_matrix, protected_in
 from ml.fitting import fit_candidates
 from ml.metrics import (
     PRIMARY_METRIC,
-    ProfitModel,
     Thresholds,
     classified,
     confusion_at,
@@ -53,6 +52,7 @@ from ml.promotion import (
     slice_gate,
 )
 from ml.search import Searched, search, tuned
+from ml.settings import TrainingSettings
 from ml.slices import OPTIONAL, PERSON, fairness, slice_table, slices
 from ml.threads import one_thread
 from ml.validation import (
@@ -88,31 +88,6 @@ class Classifier(Protocol):
     def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
         """Return an array of shape (rows, 2)."""
         ...
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Everything about a training that a shop may set."""
-
-    n_origins: int = 3
-    max_rows: int = 60_000
-    snapshot_spacing_days: int = 14
-    # test snapshots are at least this far apart, and together span two disjoint horizons
-    origin_spacing_days: int = 30
-    # labels must span this many days at least: a shorter history is compared with nothing
-    later_days: int = 28
-    # Calibration is over the last year, lest a season be taken for a fault of the model: on seven
-    # test days of Online Retail II the average's Brier score was .1865 so, .1882 on 28 days.
-    calibration_window_days: int = 365
-    # below these a fit is noise: Segment asks for 100 of each class, Klaviyo for 500 buyers
-    min_rows: int = 500
-    min_class_rows: int = 50
-    n_resamples: int = 1000
-    capacity_share: float = 0.1
-    profit: ProfitModel = field(default_factory=ProfitModel)
-    # which challenger of the quarter this one is, and so which error it may spend
-    attempt: int = 1
-    margin_rate: float = 0.4  # of revenue, where a customer's margin is unknown
 
 
 @dataclass(frozen=True)

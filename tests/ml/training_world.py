@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from ml.candidates import candidates
 from ml.features import FEATURES, NULLABLE
-from ml.training import TrainingSettings
+from ml.settings import TrainingSettings
 
 HORIZON = 28
 FIRST = date(2025, 1, 4)

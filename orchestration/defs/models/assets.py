@@ -208,7 +208,8 @@ def model_assets() -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, platform: Platform, config: TrainingConfig
     ) -> dg.MaterializeResult:
         from ml.features import INPUTS, protected_features
-        from ml.training import TrainingSettings, TrainingSkipped, train
+        from ml.settings import TrainingSettings
+        from ml.training import TrainingSkipped, train
 
         lake, settings = platform.lake, platform.settings
         as_of = as_of_day(config, lake.days(mart_tables()["churn_labels"]), "labels")
