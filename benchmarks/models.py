@@ -348,7 +348,7 @@ def predict(
         block[MARGIN] = margin["expected_margin_amount"].astype("float64").to_numpy()
         # as a training as of this day does
         found = search(
-            recipes, SETTINGS, on, day, args.horizon, inputs, SEED, max_rows=args.max_rows
+            recipes, SETTINGS, on, day, split, args.horizon, inputs, SEED, max_rows=args.max_rows
         )
         fitted = fit_candidates(tuned(recipes, found), on, split, settings, inputs, SEED)
         for name, one in fitted.items():

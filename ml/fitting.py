@@ -141,6 +141,15 @@ def known_periods(recipe: Any) -> tuple[int, ...] | None:
     return tuple(model.period_ends) if isinstance(model, DiscreteTimeSurvival) else None
 
 
+def sees_a_year(recipe: Any, X: pd.DataFrame, target: np.ndarray) -> bool | None:
+    """Return whether a fit on these rows would be told the time of the year; None: it never is."""
+    model = recipe[-1] if hasattr(recipe, "steps") else recipe
+    if not isinstance(model, DiscreteTimeSurvival) or model.day_of_year_column is None:
+        return None
+    before = recipe[:-1].fit_transform(X) if hasattr(recipe, "steps") else X.to_numpy()
+    return model.sees_a_year(before, target)
+
+
 def customer_fold(rows: pd.DataFrame, seed: int) -> np.ndarray:
     """Return the fold of each row, by its customer: all snapshots of one are in one."""
     return (uniform_hash(rows["customer_key"], f"fold|{seed}") * _FOLDS).astype("int64")

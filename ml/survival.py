@@ -141,7 +141,7 @@ class DiscreteTimeSurvival(ClassifierMixin, BaseEstimator):
                 f"{int(event.sum())} of {len(event)} known periods hold a purchase: a hazard needs "
                 "both"
             )
-        self.has_season_ = self._has_seen_a_year(X[rows], period)
+        self.has_season_ = self._has_seen_a_year(X[rows], period, self.ends_)
         model = LogisticRegression() if self.estimator is None else clone(self.estimator)
         self.hazard_ = model.fit(self._columns(X[rows], period), event.astype("int64"))
         return self
@@ -232,7 +232,7 @@ class DiscreteTimeSurvival(ClassifierMixin, BaseEstimator):
             columns[0] = X
             # a model of before this was asked has one
             if getattr(self, "has_season_", True):
-                at = self._time_of_year(X, period)
+                at = self._time_of_year(X, period, self.ends_)
                 X[:, self.day_of_year_column] = at
                 angle = 2 * np.pi * at / _YEAR_DAYS
                 columns += [np.sin(angle), np.cos(angle)]
@@ -240,17 +240,22 @@ class DiscreteTimeSurvival(ClassifierMixin, BaseEstimator):
                 X[:, self.day_of_year_column] = 0.0
         return np.column_stack(columns)
 
-    def _time_of_year(self, X: np.ndarray, period: np.ndarray) -> np.ndarray:
+    def sees_a_year(self, X: np.ndarray, y: np.ndarray) -> bool:
+        """Return whether a fit on these rows, y of `TARGET`, would be told the time of the year."""
+        rows, period, _ = _person_periods(y)
+        return self._has_seen_a_year(X[rows], period, self.period_ends)
+
+    def _time_of_year(self, X: np.ndarray, period: np.ndarray, ends: Sequence[int]) -> np.ndarray:
         """Return the day of the year of the middle of each row's period."""
-        starts = np.concatenate([[0], self.ends_[:-1]])
-        middles = (starts + np.asarray(self.ends_)) / 2
+        starts = np.concatenate([[0], ends[:-1]])
+        middles = (starts + np.asarray(ends)) / 2
         return (X[:, self.day_of_year_column] + middles[period]) % _YEAR_DAYS
 
-    def _has_seen_a_year(self, X: np.ndarray, period: np.ndarray) -> bool:
+    def _has_seen_a_year(self, X: np.ndarray, period: np.ndarray, ends: Sequence[int]) -> bool:
         """Return whether no part of the year longer than `_UNSEEN_DAYS` lacks a known period."""
         if self.day_of_year_column is None:
             return False
-        seen = np.unique(np.round(self._time_of_year(X, period)))
+        seen = np.unique(np.round(self._time_of_year(X, period, ends)))
         gaps = np.diff(np.concatenate([seen, seen[:1] + _YEAR_DAYS]))
         return bool(gaps.max() <= _UNSEEN_DAYS)
 

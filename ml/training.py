@@ -268,6 +268,7 @@ def train(
             searched,
             panel,
             usable[0].test,
+            refit,
             horizon_days,
             features,
             seed,

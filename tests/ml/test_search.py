@@ -15,6 +15,7 @@ from ml.features import INPUTS
 from ml.search import Searched, search, tuned
 from ml.survival import DiscreteTimeSurvival
 from ml.training import TrainingResult, known_by, on_grid, train
+from ml.validation import split_at
 
 AS_OF = FIRST + timedelta(days=14 * 13 + HORIZON)
 CUT = FIRST + timedelta(days=14 * 11)  # what is searched by; later days exist and tell nothing
@@ -36,16 +37,16 @@ def _panel(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _search(frame: pd.DataFrame, **changes: Any) -> Searched:
     options: dict[str, Any] = {"recipes": small_recipes(), "settings": TRIED, **changes}
+    panel = _panel(frame)
+    served = split_at(sorted(panel["snapshot_date"].unique()), AS_OF, HORIZON)
+    assert served is not None
     return search(
-        options["recipes"], options["settings"], _panel(frame), CUT, HORIZON, INPUTS, seed=7
+        options["recipes"], options["settings"], panel, CUT, served, HORIZON, INPUTS, seed=7
     )
 
 
-def test_what_matured_after_the_cut_changes_nothing(
-    frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_matured_after_the_cut_changes_nothing(frame: pd.DataFrame) -> None:
     """Labels that matured later are turned round, and whole later snapshots are other ones."""
-    monkeypatch.setattr(DiscreteTimeSurvival, "_has_seen_a_year", lambda *_: True)  # judge it, too
     found = _search(frame)
     changed = frame.copy()
     late = (changed["matured_date"] > CUT).to_numpy()
@@ -118,16 +119,22 @@ def test_a_setting_that_is_better_by_chance_is_not_taken(frame: pd.DataFrame) ->
     assert found.chosen == {"hist_gradient_boosting": tried[0]}
 
 
-@pytest.mark.parametrize("has_season", [True, False])
-def test_a_fit_without_the_season_chooses_nothing(
-    frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, has_season: bool
+@pytest.mark.parametrize("served", [True, False])
+@pytest.mark.parametrize("judged", [True, False])
+def test_only_fits_that_know_the_season_as_those_that_serve_are_asked(
+    frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, served: bool, judged: bool
 ) -> None:
-    """What it prefers is not what one prefers that knows the season."""
-    monkeypatch.setattr(DiscreteTimeSurvival, "_has_seen_a_year", lambda *_: has_season)
+    """What one without the season prefers is not what one prefers that knows it."""
+
+    def sees(model: DiscreteTimeSurvival, X: np.ndarray, y: np.ndarray) -> bool:
+        fewest = int((_panel(frame)["snapshot_date"] <= CUT).sum())
+        return served if len(X) > fewest else judged
+
+    monkeypatch.setattr(DiscreteTimeSurvival, "sees_a_year", sees)
     found = _search(frame)
-    assert ("survival" in found.chosen) == has_season
+    assert ("survival" in found.chosen) == (served == judged)
     assert "hist_gradient_boosting" in found.chosen
-    assert found.said("survival") == "not searched" or has_season
+    assert found.said("survival") == "not searched" or served == judged
 
 
 def test_too_few_to_judge_choose_nothing(frame: pd.DataFrame) -> None:

@@ -188,6 +188,7 @@ def test_a_season_that_was_never_seen_is_not_made_up(last: int, is_seen: bool) -
     y["purchase_period"] = random.random(n) < hazard
     model = DiscreteTimeSurvival(_boosting(), (14, 28), day_of_year_column=1).fit(X, y)
     assert model.has_season_ is is_seen
+    assert model.sees_a_year(X, y) is is_seen  # which is known before the fit
     early, late = (model.predict_proba(np.array([[0.0, d]]))[0, 1] for d in (30.0, last - 20.0))
     if is_seen:
         assert early > late + 0.05
