@@ -798,8 +798,12 @@ def _log_dataset(client: MlflowClient, run_id: str, result: TrainingResult, name
     """Log the data set's name, digest, columns and row count: never its rows."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
+    from ml.features import NULLABLE
+
     schema = {
-        "mlflow_colspec": [{"type": "double", "name": f, "required": True} for f in result.features]
+        "mlflow_colspec": [
+            {"type": "double", "name": f, "required": f not in NULLABLE} for f in result.features
+        ]
     }
     client.log_inputs(
         run_id,

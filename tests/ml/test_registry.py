@@ -198,6 +198,26 @@ def test_every_metric_has_a_name_of_the_vocabulary(store: Store) -> None:
         assert f"`{stem}`" in text, name
 
 
+def test_every_tag_and_parameter_has_a_name_of_the_vocabulary(store: Store) -> None:
+    from mlflow import MlflowClient
+
+    text = (Path(__file__).parents[2] / "docs/how-to/models.md").read_text()
+    ref = _register(store, "named", "logistic_all")
+    client = MlflowClient(store.uri, store.uri)
+    parent = client.get_run(store.run_id)
+    children = client.search_runs(
+        [parent.info.experiment_id], f"tags.data_digest = '{ref.tags['data_digest']}'"
+    )
+    names = {*ref.tags, *client.get_registered_model("named").tags}
+    for run in children:
+        names |= {*run.data.tags, *run.data.params}
+    for name in names:
+        stem = re.sub(r"^gate_.*", "gate_<name>", name)
+        stem = re.sub(r"^challenger_.*", "challenger_<quarter>_<n>", stem)
+        stem = re.sub(r"^champion_move_.*", "champion_move_<n>", stem)
+        assert stem.startswith("mlflow.") or f"`{stem}`" in text, name
+
+
 def test_each_version_has_a_card(store: Store) -> None:
     from mlflow import MlflowClient
 
