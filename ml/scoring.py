@@ -1,7 +1,7 @@
 """From a model and a day's features to ranked scores: the same input gives the same bytes.
 
-Belongs here: probability, rank, decile, risk band. Does not belong here: why (ml.reasons), what a
-customer is worth (ml.value), which model serves (ml.registry).
+Belongs here: probability, rank, decile, risk band, expected days to the next order. Does not belong
+here: why (ml.reasons), what a customer is worth (ml.value), which model serves (ml.registry).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ SCORE_COLUMNS = (
     "churn_rank",
     "churn_decile",
     "risk_band",
+    "expected_days_to_order",
 )
 
 
@@ -39,12 +40,15 @@ def score(estimator: Any, features: pd.DataFrame) -> pd.DataFrame:
     features: `customer_key` and the features of one snapshot; an empty frame gives an empty one.
     churn_probability is rounded to 6 digits before anything is derived from it; churn_rank is 1
     for the riskiest, ties by customer_key; churn_decile is 1 for the riskiest tenth; risk_band is
-    high (p >= 2/3), medium (p >= 1/3) or low.
+    high (p >= 2/3), medium (p >= 1/3) or low; expected_days_to_order is
+    `ml.survival.expected_days` at that probability.
 
     Raises:
         FeatureError: the features break their contract, customer_key repeats or is missing.
         ValueError: the model returned something that is not a probability.
     """
+    from ml.survival import expected_days  # scikit-learn comes with it
+
     if "customer_key" not in features.columns:
         raise FeatureError("customer_key: is missing")
     if features["customer_key"].isna().any() or features["customer_key"].duplicated().any():
@@ -53,6 +57,7 @@ def score(estimator: Any, features: pd.DataFrame) -> pd.DataFrame:
     parts = [rows.iloc[at : at + _BATCH_ROWS] for at in range(0, len(rows), _BATCH_ROWS)]
     with one_thread():
         batches = [estimator.predict_proba(part)[:, 1] for part in parts]
+        days = [expected_days(estimator, part, p) for part, p in zip(parts, batches, strict=True)]
     p = np.round(np.concatenate(batches) if batches else np.empty(0), 6)
     if not (np.isfinite(p) & (p >= 0) & (p <= 1)).all():
         wrong = int((~(np.isfinite(p) & (p >= 0) & (p <= 1))).sum())
@@ -66,6 +71,7 @@ def score(estimator: Any, features: pd.DataFrame) -> pd.DataFrame:
             "churn_rank": rank,
             "churn_decile": (rank - 1) * 10 // max(len(p), 1) + 1,
             "risk_band": pd.Series(risk_band(p), dtype="str"),
+            "expected_days_to_order": np.concatenate(days) if days else np.empty(0),
         }
     )
 

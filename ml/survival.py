@@ -22,11 +22,12 @@ import pandas as pd
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ml.boosting import LeafSets, in_parts, leaf_sets
-from ml.estimators import two_classes
+from ml.estimators import CalibratedOnLaterSnapshots, LogOddsAverage, two_classes
 
 # One row per customer and snapshot: the period of the first purchase (1-based; 0: none was seen),
 # and how many periods had closed by the day of knowledge.
@@ -34,6 +35,8 @@ TARGET = np.dtype([("purchase_period", "int16"), ("known_periods", "int16")])
 _YEAR_DAYS = 365.25
 # A month of the year that no period lay in is a month that is not known.
 _UNSEEN_DAYS = 31
+# Beyond, the days say no more than that nobody expects an order.
+_MOST_DAYS = 3_650.0
 
 
 def period_ends(horizon_days: int, step_days: int) -> tuple[int, ...]:
@@ -212,13 +215,21 @@ class DiscreteTimeSurvival(ClassifierMixin, BaseEstimator):
         p = self.predict_proba(X)[:, 1]
         return self.classes_[(p >= 0.5).astype(int)]
 
-    def expected_days(self, X: np.ndarray) -> np.ndarray:
+    def expected_days(self, X: np.ndarray, p: np.ndarray | None = None) -> np.ndarray:
         """Return the expected days to the next purchase, of shape (rows,).
 
         The area under the survival curve, straight within a period. After the horizon the daily
         hazard of the last period goes on for ever (an extrapolation): S(h) / -log(1 - hazard) * d.
+
+        p: P(no purchase within the horizon) of each row where something better is known of it, such
+        as a calibrated average. The hazards are then scaled in proportion, the curve raised to a
+        power, so that it ends there.
         """
         curve = np.column_stack([np.ones(len(X)), self.predict_survival(X)])
+        if p is not None:
+            end = np.clip(curve[:, -1], 1e-6, 1 - 1e-6)
+            power = np.log(np.clip(p, 1e-6, 1 - 1e-6)) / np.log(end)
+            curve = np.clip(curve, 1e-12, 1.0) ** power[:, None]
         lengths = np.diff(np.concatenate([[0], self.ends_]))
         within = ((curve[:, 1:] + curve[:, :-1]) / 2 * lengths).sum(axis=1)
         kept = np.clip(curve[:, -1] / np.maximum(curve[:, -2], 1e-12), 1e-6, 1 - 1e-6)
@@ -268,6 +279,31 @@ class DiscreteTimeSurvival(ClassifierMixin, BaseEstimator):
         tags.classifier_tags.multi_class = False
         tags.input_tags.allow_nan = self._allows_nan()
         return tags
+
+
+def expected_days(estimator: Any, features: pd.DataFrame, p: np.ndarray) -> np.ndarray:
+    """Return the expected days to the next order, rounded to .1, `_MOST_DAYS` at most.
+
+    By the survival curve of a fitted model, or of a part of it, scaled to end at p, the probability
+    that is published (`DiscreteTimeSurvival.expected_days`). NaN where nothing in it knows when.
+    """
+    survival = _survival_of(estimator)
+    if survival is None:
+        return np.full(len(features), np.nan)
+    days = survival[-1].expected_days(survival[:-1].transform(features), p)
+    return np.round(np.minimum(days, _MOST_DAYS), 1)
+
+
+def _survival_of(estimator: Any) -> Pipeline | None:
+    """Return the pipeline within a fitted model that ends in a survival model, or None."""
+    if isinstance(estimator, CalibratedOnLaterSnapshots):
+        return _survival_of(estimator.estimator_)
+    if isinstance(estimator, LogOddsAverage):
+        found = (_survival_of(part) for part in estimator.estimators_)
+        return next((part for part in found if part is not None), None)
+    if isinstance(estimator, Pipeline) and isinstance(estimator[-1], DiscreteTimeSurvival):
+        return estimator
+    return None
 
 
 def _person_periods(target: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -120,6 +120,7 @@ CHURN_SCORES = Table(
         churn_rank integer 1..: 1 is the riskiest; ties by customer_key
         churn_decile integer 1..10: 1 is the riskiest tenth
         risk_band string high|medium|low: what to make of the probability
+        expected_days_to_order double? 0..: by the survival model; 3,650 stands for longer
         reason_1 string: the main reason, in words
         reason_2 string?: the second reason
         reason_3 string?: the third reason

@@ -122,6 +122,7 @@ _SCORES: dict[str, Any] = {
     "risk_band": lambda i: (
         "high" if _probability(i) > 2 / 3 else "medium" if _probability(i) > 1 / 3 else "low"
     ),
+    "expected_days_to_order": 45.5,
     "expected_margin_amount": Decimal(100),
     "margin_at_risk_amount": lambda i: Decimal(str(round(100 * _probability(i), 4))),
     "model_last_matured_date": _days_ago(1),

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from training_world import fitted, training_frame
 
+from ml.estimators import CalibratedOnLaterSnapshots, LogOddsAverage
 from ml.features import FeatureError
 from ml.scoring import SCORE_COLUMNS, score
 
@@ -74,3 +75,24 @@ def test_a_customer_stands_once() -> None:
         score(_Fixed(), pd.concat([frame, frame]))
     with pytest.raises(FeatureError, match="customer_key: is missing"):
         score(_Fixed(), frame.drop(columns="customer_key"))
+
+
+def test_the_days_to_the_next_order_agree_with_the_published_probability() -> None:
+    frame = training_frame(customers=300, snapshots=3)
+    day = frame[frame["snapshot_date"] == frame["snapshot_date"].max()]
+    pipeline = fitted("survival", frame)
+    plain = score(pipeline, day).set_index("customer_key")
+    assert plain["expected_days_to_order"].between(0, 3_650).all()
+    rank = plain[["churn_probability", "expected_days_to_order"]].corr("spearman").iloc[0, 1]
+    assert rank > 0.95
+    # calibration says that all are likelier to leave: then all are expected later
+    calibrated = CalibratedOnLaterSnapshots(pipeline)
+    calibrated.estimator_, calibrated.intercept_, calibrated.slope_ = pipeline, 1.0, 1.0
+    later = score(calibrated, day).set_index("customer_key")
+    assert (later["churn_probability"] > plain["churn_probability"]).all()
+    assert (later["expected_days_to_order"] > plain["expected_days_to_order"]).all()
+    average = LogOddsAverage(weights=[0.5, 0.5]).of([fitted("logistic_rfm", frame), calibrated])
+    assert score(average, day)["expected_days_to_order"].notna().all()  # by the part that knows
+    unknown = score(fitted("logistic_rfm", frame), day)
+    assert unknown["expected_days_to_order"].isna().all()
+    assert unknown["expected_days_to_order"].dtype == "float64"

@@ -129,6 +129,12 @@ def test_the_truth_is_found_again_at_every_horizon() -> None:
     middle = np.abs(np.log(rate) + 4) < 0.8  # where there is data enough to say
     found, expected = model.expected_days(X)[middle], (1 / rate)[middle]
     assert np.median(found / expected) == pytest.approx(1, abs=0.1)
+    # a curve that is told where to end: its own end changes nothing, a higher one means later
+    own = model.predict_proba(X)[:, 1]
+    assert model.expected_days(X, own) == pytest.approx(model.expected_days(X), rel=1e-3)
+    assert (model.expected_days(X, own**0.5) > model.expected_days(X)).all()
+    told = model.expected_days(X, np.exp(-rate * ENDS[-1]))[middle] / expected
+    assert np.median(told) == pytest.approx(1, abs=0.1)
 
 
 def test_censored_customers_teach_as_far_as_they_are_known() -> None:
