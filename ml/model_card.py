@@ -232,9 +232,14 @@ def run_note(result: TrainingResult, made_by: str | None = None) -> str:
             *candidate_lines(result),
             "",
             f"{result.season}.",
-            *([] if made_by is None else ["", f"[The run that trained it]({made_by})."]),
+            *made_by_lines(made_by),
         ]
     )
+
+
+def made_by_lines(address: str | None) -> list[str]:
+    """Return the link to what made a run of MLflow, as lines of Markdown; none without one."""
+    return [] if address is None else ["", f"[The run that made it]({address})."]
 
 
 def threshold_lines(result: TrainingResult) -> list[str]:

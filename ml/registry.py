@@ -29,7 +29,7 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 
 from ml.features import INPUTS
-from ml.model_card import model_card, run_note
+from ml.model_card import made_by_lines, model_card, run_note
 from ml.promotion import quarter_of
 
 if TYPE_CHECKING:
@@ -386,8 +386,11 @@ def register_estimator(
     found = client.get_experiment_by_name(experiment)
     if found is None:
         raise ModelError(f"experiment {experiment!r} does not exist: call initialise() first")
+    note = "\n".join([f"**{reason}**", *made_by_lines(tags.get("dagster_run_url"))])
     run_id = client.create_run(
-        found.experiment_id, tags={"kind": name, **tags}, run_name=run_name
+        found.experiment_id,
+        tags={"kind": name, **tags, "mlflow.note.content": note},
+        run_name=run_name,
     ).info.run_id
     for metric, value in metrics.items():
         client.log_metric(run_id, metric, value)

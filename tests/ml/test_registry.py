@@ -349,6 +349,9 @@ def test_a_fallback_is_champion_and_claims_no_metrics(store: Store, frame: pd.Da
         "decision_reason": fallback.decision.reason,
     }
     assert run.data.tags.items() >= expected.items()
+    note = run.data.tags["mlflow.note.content"]
+    assert note.startswith(f"**{fallback.decision.reason}**")
+    assert f"({TAGS['dagster_run_url']})" in note
     loaded = registry.load(ref).predict_proba(frame)
     assert np.array_equal(loaded, fallback.model.predict_proba(frame))
 

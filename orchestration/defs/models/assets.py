@@ -43,6 +43,12 @@ def model_key(name: str) -> dg.AssetKey:
     return dg.AssetKey(["models", name])
 
 
+def run_tags(platform: Platform, run_id: str) -> dict[str, str]:
+    """Return what a run in MLflow says of the Dagster run that made it, with a link."""
+    url = f"{platform.settings.dagster_url}/runs/{run_id}"
+    return {"dagster_run_id": run_id, "dagster_run_url": url}
+
+
 def origin_tags(
     context: dg.AssetExecutionContext, platform: Platform, as_of: date, table: "Table"
 ) -> dict[str, str]:
@@ -50,8 +56,7 @@ def origin_tags(
     from orchestration.resources.content import code_version
 
     return {
-        "dagster_run_id": context.run_id,
-        "dagster_run_url": f"{platform.settings.dagster_url}/runs/{context.run_id}",
+        **run_tags(platform, context.run_id),
         "partition": as_of.isoformat(),
         "code_version": code_version(),
         "feature_version": str(table.version),

@@ -18,6 +18,7 @@ import dagster as dg
 from orchestration.defs.campaigns.policy import assigned, closed_units, policy_after
 from orchestration.defs.campaigns.reading import forecasts_on, started
 from orchestration.defs.daily import SCIENCE, Made, Run, daily_asset, lake_key
+from orchestration.defs.models.assets import run_tags
 from orchestration.tables import (
     CUSTOMER_SEGMENTS,
     OFFER_POLICY,
@@ -208,7 +209,7 @@ def _lesson(run: Run, campaign: Campaign, arm: str) -> _Lesson:
     learned = learn_from(trial, seed=run.platform.settings.seed)
     if isinstance(learned, str):
         return _Lesson(None, learned)
-    tags = {"dagster_run_id": run.run_id, "config_sha256": campaign.config_sha256}
+    tags = {**run_tags(run.platform, run.run_id), "config_sha256": campaign.config_sha256}
     uplift = run.platform.models.register_uplift(campaign.id, arm, learned, last, tags)
     counts = {"customers": len(trial.units), "without_features": trial.left_out}
     return _Lesson(uplift, counts=counts)
