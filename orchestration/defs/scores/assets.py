@@ -31,8 +31,12 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         deps=[lake_key("customer_features"), lake_key("customer_status"), model_key(CHURN_MODEL)],
         group="scores",
         owner=SCIENCE,
-        description="Probability of churning, rank, reasons in words, and the margin at risk.",
+        description=(
+            "Probability of churning, rank, reasons in words, when the next order is expected, and "
+            "the margin at risk."
+        ),
         kinds={"scikitlearn", "deltalake"},
+        code_version="2",
     )
     def churn_scores(run: Run, day: date) -> Made:
         from ml.features import FEATURES, PROTECTED, feature_matrix, protected_in
