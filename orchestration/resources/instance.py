@@ -107,7 +107,7 @@ def reconcile(instance: DagsterInstance, *, servers_are_down: bool = False) -> l
     it is gone where the caller knows that `servers_are_down`.
 
     Under the default launcher nothing does this after a power cut: with run monitoring on, the run
-    stayed STARTED and its slot taken for 75 s and more (facts/trust.md, finding 7).
+    stayed STARTED and its slot taken for 75 s and more.
     """
     from dagster import DagsterRunStatus, RunsFilter
 

@@ -116,7 +116,7 @@ def test_calibration_bins_hold_equal_mass() -> None:
 
 
 def test_profit_matches_the_published_mpc() -> None:
-    """facts/churn.md 5.3: y = 01010101, s = .1 .2 .3 .4 .5 .7 .8 .9 gives 23.875 at .875."""
+    """y = 01010101, s = .1 .2 .3 .4 .5 .7 .8 .9 gives 23.875 at .875."""
     y = np.array([0, 1] * 4)
     p = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.8, 0.9])
     chosen = choose_thresholds(y, p, capacity_share=0.25, profit=ProfitModel())

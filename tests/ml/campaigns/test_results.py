@@ -863,7 +863,7 @@ def hillstrom(shared: Path) -> pd.DataFrame:
 
 
 def test_hillstrom_from_end_to_end(hillstrom: pd.DataFrame) -> None:
-    """facts/experiments.md 1.4: both arms, three metrics, against the control, by this path."""
+    """Both arms, three metrics, against the control, by this path, as worked out elsewhere."""
     plan = AnalysisPlan(
         "hillstrom",
         "No E-Mail",

@@ -25,9 +25,9 @@ from ml.experiments.shrinkage import NormalPrior
 
 
 def test_sample_sizes_known_from_elsewhere() -> None:
-    # facts/experiments.md 1.5: mde .3, variance 100, power .85; statsmodels says 39,903.9 in all.
+    # mde .3, variance 100, power .85; statsmodels says 39,903.9 in all.
     assert sum(sample_size(0.3, 100, 100, power=0.85)) == pytest.approx(39_904, abs=2)
-    # facts/churn.md 5.3: 5 % -> 6 %, 10 % -> 12 %, per arm, unpooled.
+    # 5 % -> 6 %, 10 % -> 12 %, per arm, unpooled.
     assert sample_size(0.01, 0.05 * 0.95, 0.06 * 0.94) == (8_155, 8_155)
     assert sample_size(0.02, 0.1 * 0.9, 0.12 * 0.88)[0] == pytest.approx(3_839, abs=1)
 
@@ -71,7 +71,7 @@ def test_nonsense_is_refused() -> None:
 
 
 def test_the_winners_curse_is_as_measured() -> None:
-    # facts/experiments.md 1.5: E|estimate| / true given significance, from simulation.
+    # E|estimate| / true given significance, from simulation.
     for power, expected in ((0.2, 2.25), (0.5, 1.41), (0.8, 1.13)):
         effect = float(brentq(lambda e, p=power: achieved_power(e, 1.0) - p, 0.1, 5.0))
         assert exaggeration(effect, 1.0) == pytest.approx(expected, abs=0.012)
