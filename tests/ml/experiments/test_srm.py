@@ -37,6 +37,30 @@ def test_nothing_to_compare_is_one_and_nonsense_is_refused() -> None:
         srm_p_value([-1, 2], [0.5, 0.5])
 
 
+@pytest.mark.parametrize("weights", [[0.05, 0.95], [0.95, 0.05], [0.02, 0.98], [0.9, 0.05, 0.05]])
+def test_unequal_arms_are_judged_as_scipy_does(weights: list[float]) -> None:
+    """By numpy's own tolerance, rounding was a second degree of freedom in one draw of five."""
+    rng = np.random.default_rng(11)
+    shares = np.array(weights)
+    names = [str(number) for number in range(len(weights))]
+    for units in rng.integers(200, 300_000, 300).tolist():
+        drawn = rng.multinomial(units, shares)
+        passed = rng.binomial(drawn, 0.97)
+        assigned = check_stage(
+            "assigned", dict(zip(names, drawn, strict=True)), dict(zip(names, weights, strict=True))
+        )
+        assert assigned.p_value == pytest.approx(
+            stats.chisquare(drawn, units * shares).pvalue, abs=1e-9
+        )
+        sent = check_passage(
+            "sent", dict(zip(names, passed, strict=True)), dict(zip(names, drawn, strict=True))
+        )
+        table = stats.chi2_contingency([passed, drawn - passed], correction=False)
+        # Drawn without replacement: N - 1 in place of N.
+        expected = stats.chi2.sf(table.statistic * (units - 1) / units, len(weights) - 1)
+        assert sent.p_value == pytest.approx(expected, abs=1e-9)
+
+
 def test_a_loss_after_the_draw_is_seen_where_the_ratio_alone_would_not() -> None:
     entered = {"control": 50_000, "coupon": 50_000}
     passed = {"control": 50_000, "coupon": 49_000}
