@@ -172,6 +172,7 @@ def _stop(pids: list[int]) -> None:
     _, alive = psutil.wait_procs(family, timeout=15)
     for process in alive:
         process.kill()
+    psutil.wait_procs(alive, timeout=5)
 
 
 def _require_free(port: int) -> None:

@@ -74,10 +74,10 @@ def tables(platform: Platform, names: tuple[str, ...]) -> dict[str, list[Any]]:
 
 def without_marks(platform: Platform) -> None:
     with platform.warehouse.connect() as connection:
-        for (name,) in connection.execute(
-            "select table_name from duckdb_tables() where comment is not null"
+        for schema, name in connection.execute(
+            "select schema_name, table_name from duckdb_tables() where comment is not null"
         ).fetchall():
-            connection.execute(f"comment on table intermediate.{name} is null")
+            connection.execute(f"comment on table {schema}.{name} is null")
 
 
 def test_they_are_the_tables_that_no_requested_day_shapes(platform: Platform) -> None:
