@@ -171,8 +171,10 @@ def _held(connection: "duckdb.DuckDBPyConnection", name: str) -> dict[date, int]
         "select comment from duckdb_tables() where schema_name = 'mart' and table_name = ?", [name]
     ).fetchone()
     try:
-        told = json.loads(row[0]) if row and row[0] else {"days": []}
-    except json.JSONDecodeError:  # somebody else's comment
+        told = json.loads(row[0]) if row and row[0] else None
+    except json.JSONDecodeError:
+        told = None
+    if not isinstance(told, dict) or not {"load", "days"} <= told.keys():  # somebody else's comment
         return {}
     return {date.fromisoformat(day): told["load"] for day in told["days"]}
 

@@ -204,6 +204,16 @@ def require_raw(platform: Platform) -> None:
 
     with platform.warehouse.connect() as connection:
         loaded = generation(connection)
+        held = connection.execute(
+            "select table_name, column_name from duckdb_columns() where schema_name = 'raw'"
+        ).fetchall()
+    for table in load_contract().tables:
+        absent = [c.name for c in raw_columns(table) if (table.name, c.name) not in held]
+        if absent and held:
+            raise NotPublishedError(
+                f"raw.{table.name} was made by an earlier version, without {', '.join(absent)}; "
+                "materialise raw/*, which adds what is missing"
+            )
     bad = []
     for table in load_contract().tables:
         audit = platform.catalog.latest_audit(f"raw_{table.name}", "all")

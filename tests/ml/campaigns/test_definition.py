@@ -47,9 +47,14 @@ def test_a_campaign_cannot_be_changed_in_memory() -> None:
     [("=", PERSONAL), ("!=", PERSONAL), ("in", (NO_REASON, PERSONAL)), ("not in", (PERSONAL,))],
 )
 def test_nobody_is_chosen_by_what_personal_attributes_did(operator: Any, value: Any) -> None:
+    asked = {"field": "reason_2", "operator": operator, "value": value}
+    context = {"fields": {"reason_2": "text"}}
     with pytest.raises(ValueError, match="reason_2: nobody is chosen, or left out, because"):
-        Condition(field="reason_2", operator=operator, value=value)
-    assert Condition(field="reason_2", operator="=", value=NO_REASON).value == NO_REASON
+        Condition.model_validate(asked, context=context)
+    other = {"field": "reason_2", "operator": "=", "value": NO_REASON}
+    assert Condition.model_validate(other, context=context).value == NO_REASON
+    # A file that was registered before the rule is read as it is: its campaign goes on.
+    assert Condition.model_validate(asked).value == value
 
 
 def test_the_hash_is_of_what_the_file_says() -> None:
