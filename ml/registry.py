@@ -694,9 +694,13 @@ def _move(
             previous: int | None = resolve(tracking_uri, name, CHAMPION).version
         except NoSuchModelError:
             previous = None
+        history = champion_history(tracking_uri, name)
         if previous == version:
-            return ref
-        moves = len(champion_history(tracking_uri, name))
+            if history and history[-1].version == version:
+                return ref
+            # The alias was set in MLflow; now somebody answers for it, with a reason.
+            previous = history[-1].version if history else None
+        moves = len(history)
         # Alias first: it is the truth. A process that dies in between leaves a move unrecorded, and
         # rollback then still finds the previous champion as the last recorded one.
         _client(tracking_uri).set_registered_model_alias(name, CHAMPION, str(version))

@@ -492,6 +492,15 @@ def test_an_alias_that_was_set_in_mlflow_is_honoured_and_recorded(store: Store) 
     assert (move.version, move.previous_version) == (1, recorded[-1].version)
     assert (move.reason, move.approver) == (registry.BY_HAND, registry.UNKNOWN)
     assert registry.rollback(store.uri, "by_hand", "no", "Jo").version == recorded[-1].version
+    # Whoever answers for it before it has served is the one who is recorded.
+    client.set_registered_model_alias("by_hand", "champion", "1")
+    registry.promote(store.uri, "by_hand", 1, "it is better", "Jo")
+    answered = registry.champion_history(store.uri, "by_hand")[-1]
+    assert (answered.reason, answered.approver) == ("it is better", "Jo")
+    assert (answered.version, answered.previous_version) == (1, recorded[-1].version)
+    assert registry.honour_alias(store.uri, "by_hand").version == 1
+    assert registry.champion_history(store.uri, "by_hand")[-1] == answered
+    registry.rollback(store.uri, "by_hand", "no", "Jo")
     client.set_model_version_tag("by_hand", "1", "leak_review", "ROC AUC 0.95 is above 0.9")
     client.set_registered_model_alias("by_hand", "champion", "1")
     with pytest.raises(ModelError, match="held for a leak review"):
