@@ -1129,7 +1129,7 @@ def _shrunken(
         "shrunken_high": after.high,
         "chance_to_win": after.chance_to_win if sign > 0 else 1 - after.chance_to_win,
     }
-    if cost > 0:
+    if row["roi"] is not None:  # else the cost may be nothing, and no ratio has an interval
         found["shrunken_roi"] = after.mean / cost
         found["shrunken_roi_low"], found["shrunken_roi_high"] = after.low / cost, after.high / cost
     return found

@@ -193,7 +193,7 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
         owner=SCIENCE,
         description="What each campaign earned, by intention to treat, and whether to believe it.",
         kinds={"deltalake"},
-        code_version="3",
+        code_version="4",
     )
     def campaign_results(run: Run, day: date) -> Made:
         import pandas as pd

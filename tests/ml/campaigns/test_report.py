@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date, timedelta
 
+import numpy as np
 import pandas as pd
 from test_results import END, PLAN, PROFIT, world
 
@@ -55,6 +56,19 @@ def test_a_reading_is_told_whole() -> None:
     assert found[2:] == ["retained", "profit_amount", "revenue_amount"], "what was asked is first"
     totals = [line.split(" | ")[1] for line in text.splitlines() if line.count(" | ") == 3]
     assert totals[2:] == ["revenue", "profit", "cost", "ROI", "ROI after shrinkage"]
+
+
+def test_where_the_cost_may_be_nothing_no_return_on_it_is_told() -> None:
+    """Discounts that vary by 40 a customer: the arm costs more by 1.1, or less by nothing."""
+    ledger, outcomes = world(lift=1.0, cost=0.5)
+    outcomes["cost_amount"] += np.random.default_rng(2).normal(0, 40, len(outcomes))
+    read = read_out(FULL, ledger, outcomes, END + timedelta(days=30))
+    row = read.set_index("metric").loc["profit_amount"]
+    assert row["cost_effect_low"] < 0 < row["cost_effect"]
+    names = [f"{name}{end}" for name in ("roi", "shrunken_roi") for end in ("", "_low", "_high")]
+    assert row[names].isna().all()
+    assert np.isfinite(row["shrunken_effect"]), "the profit is known all the same"
+    assert "ROI" not in markdown(read)
 
 
 def test_what_is_not_read_shows_no_figure_and_why() -> None:
