@@ -7,7 +7,8 @@ what keeps the arms comparable.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, timedelta
 from typing import get_args
 
@@ -127,6 +128,31 @@ def has_consent(channel: str, status: pd.DataFrame, purpose: str = MARKETING) ->
         return status[f"has_{channel}_consent"].fillna(False).astype(bool)
     given = "|" + status["other_consents"].fillna("").astype("str") + "|"
     return given.str.contains(f"|{channel}:{purpose}|", regex=False).astype(bool)
+
+
+def unheard_of(purposes: Mapping[str, str], status: pd.DataFrame) -> dict[str, str]:
+    """Say of each purpose that nobody consents to what may have been meant: a slip is no refusal.
+
+    purposes: by the name of what contacts for it. status: a day of customer_status, everybody in
+    it; of nobody nothing is said. Returns words by name, of those names only. Marketing is not
+    looked up: every shop has it.
+    """
+    others = {name: purpose for name, purpose in purposes.items() if purpose != MARKETING}
+    if not others or not len(status):
+        return {}
+    given = [str(one).split("|") for one in status["other_consents"].dropna().unique()]
+    known = sorted({one.partition(":")[2] for several in given for one in several} - {""})
+    found = {}
+    for name, purpose in others.items():
+        if purpose not in known:
+            near = difflib.get_close_matches(purpose, [MARKETING, *known], 1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            there = ", ".join([MARKETING, *known])
+            found[name] = (
+                f"nobody consents to the purpose {purpose!r}, so nobody is contacted for it; the "
+                f"shop's consents are to {there}{meant}"
+            )
+    return found
 
 
 def reachable_by(

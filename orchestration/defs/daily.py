@@ -116,6 +116,7 @@ class Run:
     run_id: str
     log: Callable[[str], None]
     tags: Mapping[str, str] = field(default_factory=dict)
+    warn: Callable[[str], None] = lambda text: None
     _once: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -216,7 +217,8 @@ def publish_days(
     days_at_once: int = DAYS_AT_ONCE,
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Make, stage, audit and publish the days of an asset's run, and report each."""
-    run = Run(platform, days_of(context), context.run_id, context.log.info, context.run.tags)
+    log = context.log
+    run = Run(platform, days_of(context), context.run_id, log.info, context.run.tags, log.warning)
     key = lake_key(table.name)
     done = go_through(run, table, make, days_at_once)
     platform.publisher.finish()

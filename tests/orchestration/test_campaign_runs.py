@@ -13,10 +13,11 @@ from small_tables import filled, key, put
 from ml.campaigns.definition import Campaign, parse_campaign
 from orchestration.cli import main
 from orchestration.defs.campaigns import assets, policy
-from orchestration.defs.campaigns.files import register
+from orchestration.defs.campaigns.files import DEFAULT_PLAYS, PLAYS, register
 from orchestration.defs.campaigns.launch import launch_of
 from orchestration.defs.campaigns.reading import forecasts_on
 from orchestration.defs.daily import Run, daily_partitions
+from orchestration.defs.scores.assets import list_of
 from orchestration.defs.uplift import assets as uplift
 from orchestration.resources.catalog import Audit
 from orchestration.resources.platform import Platform
@@ -74,6 +75,7 @@ def scores(day: date, *, is_rescore: bool) -> pd.DataFrame:
         snapshot_date=day,
         churn_probability=[0.1 + 0.5 * (i % 2) + i / 1e4 for i in range(N)],
         expected_margin_amount=[1.0 + i for i in range(N)],
+        margin_at_risk_amount=[0.5 + i / 2 for i in range(N)],
         risk_band="high",
         is_rescore=is_rescore,
     )
@@ -113,16 +115,54 @@ def outcomes(drawn: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def publish_customers(run: Run, day: date) -> None:
-    """Status, scores and segments of a day, on which everybody may be drawn."""
+def publish_customers(run: Run, day: date, **more: object) -> None:
+    """Status, scores and segments of a day, on which everybody may be drawn; `more` of status."""
     lake, status = run.platform.lake, mart_tables()["customer_status"]
     consents = {c.name: True for c in status.columns if c.name.endswith("_consent")}
     counts = {c.name: 0 for c in status.columns if "_count" in c.name and c.type == "integer"}
     shared: dict[str, object] = {"snapshot_date": day}
     own = {"lifecycle": "active", "account_type": "consumer", "days_since_last_order": 60}
-    put(lake, status, day, filled(status, N, **shared, **own, **consents, **counts))
+    values = {**shared, **own, **consents, **counts, **more}
+    put(lake, status, day, filled(status, N, **values))
     put(lake, CHURN_SCORES, day, scores(day, is_rescore=False))
     put(lake, CUSTOMER_SEGMENTS, day, filled(CUSTOMER_SEGMENTS, N, **shared))
+
+
+def test_a_slip_in_a_purpose_is_told_where_one_looks(
+    run: Run, home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the plays in the list's metadata, of a campaign in the ledger's and before the start."""
+    publish_customers(run, DAY, other_consents="email:service", open_ticket_count=1)
+    features = mart_tables()["customer_features"]
+    put(run.platform.lake, features, DAY, filled(features, N, snapshot_date=DAY))
+    own = DEFAULT_PLAYS.read_text(encoding="utf-8")
+    assert "# purposes: {service_call: service}" in own
+
+    def listed(purpose: str) -> tuple[dict[str, Any], list[str]]:
+        text = own.replace("# purposes: {service_call: service}", purpose)
+        (home.root / PLAYS).write_text(text)
+        warned: list[str] = []
+        again = Run(run.platform, [DAY], "run", lambda text: None, {}, warned.append)
+        return dict(list_of(again, DAY).metadata), warned
+
+    told, warned = listed("purposes: {service_call: service}")
+    assert told["play_service_call"] == told["customers_listed"] > 0
+    assert told["play_coupon"] == told["play_personal_call"] == 0, "of none, too"
+    assert not warned
+    assert not [name for name in told if "WARNING" in name]
+    told, warned = listed("purposes: {service_call: sevice}")
+    assert told["play_service_call"] == 0
+    assert told["play_reminder"] > 0, "the next rule that is allowed"
+    assert "did you mean 'service'?" in told["WARNING purposes.service_call"]
+    assert warned == [f"plays.yaml: purposes.service_call: {told['WARNING purposes.service_call']}"]
+
+    (home.campaigns / "winback.yaml").write_text(CAMPAIGN + "purpose: sevice\n")
+    drawn = assets._enrol(run, DAY, lambda: filled(CAMPAIGN_ASSIGNMENTS, 0))
+    assert drawn.rows.empty
+    assert "did you mean 'service'?" in str(drawn.launched()["WARNING winback purpose"])
+    monkeypatch.setenv("HOLDFAST_HOME", str(home.root))
+    assert main(["campaign", "winback", "--plan"]) == 0
+    assert "  WARNING: nobody consents to the purpose 'sevice'" in capsys.readouterr().out
 
 
 def test_a_refused_day_is_closed_and_says_so_whatever_the_file_says_later(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ from orchestration.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
 
@@ -75,6 +75,8 @@ def campaign_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsD
 
         # Read afresh on each day that enrols: the days of one run add to it.
         drawn = _enrol(run, day, partial(ledger_now, run))
+        for name, words in drawn.unheard.items():
+            run.warn(f"campaign {name}: purpose: {words}")
         before = run.platform.lake.read_frame(CAMPAIGN_ASSIGNMENTS, [day])
         rows = pd.concat([before, drawn.rows], ignore_index=True)
 
@@ -284,6 +286,7 @@ class _Enrolment:
     """What a day draws: its inputs, new rows of the ledger, all cohorts, verdicts on launches.
 
     missed: campaigns that might start by what is known now, on a day that was closed without them.
+    unheard: of campaigns whose purpose nobody consents to, what may have been meant.
     """
 
     found: dict[str, Publication]
@@ -291,6 +294,7 @@ class _Enrolment:
     cohort: pd.DataFrame
     launches: dict[str, Launch]
     missed: tuple[str, ...] = ()
+    unheard: Mapping[str, str] = field(default_factory=dict)
 
     def launched(self) -> dict[str, Any]:
         """Return what Dagster shows of the campaigns that start on the day, or are refused."""
@@ -299,6 +303,8 @@ class _Enrolment:
             verdict = "refused" if launch.is_refused else launch.power
             shown[f"{name} launch"] = f"{verdict}: {launch.reason}"
             shown[f"{name} power"] = dg.MetadataValue.md(launch.markdown())
+        for name, words in self.unheard.items():
+            shown[f"WARNING {name} purpose"] = words
         for name in self.missed:
             shown[f"{name} launch"] = (
                 "closed: the day was drawn before, and nobody of this campaign then: it was "
@@ -313,6 +319,7 @@ def _enrol(run: Run, day: date, read_ledger: Callable[[], pd.DataFrame]) -> _Enr
 
     from ml.campaigns.assignment import empty_ledger
     from ml.campaigns.cohorts import build_cohort, empty_cohort, refuse
+    from ml.campaigns.eligibility import unheard_of
 
     lake, tables = run.platform.lake, audience_tables()
     active = [campaign for campaign in _campaigns(run) if campaign.assigns_on(day)]
@@ -360,7 +367,8 @@ def _enrol(run: Run, day: date, read_ledger: Callable[[], pd.DataFrame]) -> _Enr
         cohorts.append(cohort)
         ledger = pd.concat([ledger, new[-1]], ignore_index=True)
     rows, cohort = (pd.concat(frames, ignore_index=True) for frames in (new, cohorts))
-    return _Enrolment(found, rows, cohort, launches, tuple(missed))
+    unheard = unheard_of({campaign.id: campaign.purpose for campaign in active}, status)
+    return _Enrolment(found, rows, cohort, launches, tuple(missed), unheard)
 
 
 def _campaigns(run: Run) -> tuple[Campaign, ...]:

@@ -133,6 +133,7 @@ def plan(home: Home, campaign_id: str, day: date | None) -> str:
     Counts and power, no names; nothing is written.
     """
     from ml.campaigns.cohorts import build_cohort
+    from ml.campaigns.eligibility import unheard_of
 
     platform = Platform(root=str(home.root))
     campaign = next((c for c in read_campaigns(home) if c.id == campaign_id), None)
@@ -164,6 +165,10 @@ def plan(home: Home, campaign_id: str, day: date | None) -> str:
     ]
     if len(why):
         lines.append("  left out: " + ", ".join(f"{name} {n:,}" for name, n in why.items()))
+    lines += [
+        f"  WARNING: {words}"
+        for words in unheard_of({campaign.id: campaign.purpose}, status).values()
+    ]
     if len(drawn):
         launch = launch_of(run, campaign, len(drawn), at, ledger)
         if len(launch.table):

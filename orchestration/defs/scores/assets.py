@@ -128,58 +128,7 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         days_at_once=1,  # a list knows the one before it
     )
     def at_risk_list(run: Run, day: date) -> Made:
-        from ml.at_risk import STATUS_COLUMNS
-        from ml.at_risk import at_risk_list as make
-        from orchestration.defs.campaigns.files import read_plays, write_csv
-
-        plays = run.once("plays", lambda: read_plays(run.platform.home))
-        lake, tables = run.platform.lake, mart_tables()
-        status_table, features_table = tables["customer_status"], tables["customer_features"]
-        sources = [CHURN_SCORES, status_table, CUSTOMER_SEGMENTS, features_table]
-        found = lake.require_together(sources, day)
-        earlier = [d for d in lake.days(AT_RISK_LIST) if d < day]
-        listed = make(
-            lake.read_frame(CHURN_SCORES, [day], money_as_float=True),
-            lake.read_frame(
-                status_table,
-                [day],
-                _asked(status_table, plays, "customer_key", "snapshot_date", *STATUS_COLUMNS),
-                money_as_float=True,
-            ),
-            lake.read_frame(
-                CUSTOMER_SEGMENTS,
-                [day],
-                ["customer_key", "snapshot_date", *_asked(CUSTOMER_SEGMENTS, plays, "rfm_segment")],
-            ),
-            lake.read_frame(AT_RISK_LIST, earlier[-1:]) if earlier else None,
-            plays,
-            capacity=run.platform.settings.at_risk_capacity,
-            features=lake.read_frame(
-                features_table, [day], ["customer_key", *_asked(features_table, plays)]
-            ),
-        )
-
-        def hand_over() -> dict[str, dg.MetadataValue]:
-            path = write_csv(run.platform.home.exports / "at_risk", f"{day}.csv", listed)
-            return {"csv": dg.MetadataValue.path(str(path))}
-
-        return Made(
-            listed,
-            hand_over=hand_over,
-            generation=found["customer_status"].generation,
-            inputs={f"{name}/{day}": p.content_hash for name, p in found.items()},
-            metadata={
-                "customers_listed": len(listed),
-                "new_on_list": int(listed["is_new"].sum()) if len(listed) else 0,
-                "margin_at_risk_amount": float(listed["margin_at_risk_amount"].sum())
-                if len(listed)
-                else 0.0,
-                **{
-                    f"play_{play}": int(count)
-                    for play, count in listed["suggested_play"].value_counts().items()
-                },
-            },
-        )
+        return list_of(run, day)
 
     @daily_asset(
         CUSTOMER_VALUE,
@@ -197,6 +146,66 @@ def score_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefi
         return value_of(run, day)
 
     return [churn_scores, customer_value, at_risk_list]
+
+
+def list_of(run: Run, day: date) -> Made:
+    """Return the at-risk list of a day; every play of the file is counted, also those of nobody."""
+    from ml.at_risk import STATUS_COLUMNS
+    from ml.at_risk import at_risk_list as make
+    from ml.campaigns.eligibility import unheard_of
+    from orchestration.defs.campaigns.files import PLAYS, read_plays, write_csv
+
+    plays = run.once("plays", lambda: read_plays(run.platform.home))
+    lake, tables = run.platform.lake, mart_tables()
+    status_table, features_table = tables["customer_status"], tables["customer_features"]
+    sources = [CHURN_SCORES, status_table, CUSTOMER_SEGMENTS, features_table]
+    found = lake.require_together(sources, day)
+    earlier = [d for d in lake.days(AT_RISK_LIST) if d < day]
+    status = lake.read_frame(
+        status_table,
+        [day],
+        _asked(status_table, plays, "customer_key", "snapshot_date", *STATUS_COLUMNS),
+        money_as_float=True,
+    )
+    listed = make(
+        lake.read_frame(CHURN_SCORES, [day], money_as_float=True),
+        status,
+        lake.read_frame(
+            CUSTOMER_SEGMENTS,
+            [day],
+            ["customer_key", "snapshot_date", *_asked(CUSTOMER_SEGMENTS, plays, "rfm_segment")],
+        ),
+        lake.read_frame(AT_RISK_LIST, earlier[-1:]) if earlier else None,
+        plays,
+        capacity=run.platform.settings.at_risk_capacity,
+        features=lake.read_frame(
+            features_table, [day], ["customer_key", *_asked(features_table, plays)]
+        ),
+    )
+    counts = listed["suggested_play"].value_counts()
+    unheard = unheard_of(plays.purposes, status)
+    for play, words in unheard.items():
+        run.warn(f"{PLAYS}: purposes.{play}: {words}")
+
+    def hand_over() -> dict[str, dg.MetadataValue]:
+        path = write_csv(run.platform.home.exports / "at_risk", f"{day}.csv", listed)
+        return {"csv": dg.MetadataValue.path(str(path))}
+
+    return Made(
+        listed,
+        hand_over=hand_over,
+        generation=found["customer_status"].generation,
+        inputs={f"{name}/{day}": p.content_hash for name, p in found.items()},
+        metadata={
+            "customers_listed": len(listed),
+            "new_on_list": int(listed["is_new"].sum()) if len(listed) else 0,
+            "margin_at_risk_amount": float(listed["margin_at_risk_amount"].sum())
+            if len(listed)
+            else 0.0,
+            **{f"play_{play}": int(counts.get(play, 0)) for play in plays.channels},
+            **{f"WARNING purposes.{play}": words for play, words in unheard.items()},
+        },
+    )
 
 
 def value_of(run: Run, day: date) -> Made:

@@ -26,6 +26,7 @@ from ml.campaigns.eligibility import (
     has_consent,
     is_eligible,
     may_be_contacted,
+    unheard_of,
 )
 from ml.campaigns.stages import Drawn
 from ml.experiments.srm import check_stage
@@ -121,6 +122,28 @@ def _is_broken(of: Campaign, passed: pd.DataFrame, ledger: pd.DataFrame) -> bool
     drawn = Drawn.of(eligible_units(of, passed, ledger), of.weights)
     everybody = np.ones(len(drawn.arm), dtype=bool)
     return check_stage("eligible", drawn.by_phase(everybody), drawn.due()).is_broken
+
+
+@pytest.mark.parametrize(
+    ("purposes", "words"),
+    [
+        ({"a": "service", "b": "survey", "c": "marketing"}, {}),
+        ({"a": "sevice"}, {"a": "marketing, service, survey; did you mean 'service'?"}),
+        ({"a": "marketting"}, {"a": "marketing, service, survey; did you mean 'marketing'?"}),
+        ({"a": "dancing", "b": "service"}, {"a": "are to marketing, service, survey"}),
+    ],
+)
+def test_a_purpose_that_nobody_consents_to_is_told(
+    purposes: dict[str, str], words: dict[str, str]
+) -> None:
+    """Of one that somebody consents to, and of a shop of nobody, nothing is said."""
+    given = ["email:service|phone:survey", None, "sms:service"]
+    found = unheard_of(purposes, pd.DataFrame({"other_consents": given}))
+    assert list(found) == list(words)
+    for name, end in words.items():
+        assert f"nobody consents to the purpose {purposes[name]!r}" in found[name]
+        assert found[name].endswith(end)
+    assert unheard_of(purposes, pd.DataFrame({"other_consents": given[:0]})) == {}
 
 
 def test_the_eligible_have_an_arm_by_their_hash_whoever_is_left_out_after(shop: Shop) -> None:
