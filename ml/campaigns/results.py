@@ -201,7 +201,7 @@ class AnalysisPlan:
     confidence sequence that is tightest at planned_customers. decides: the metric of profit per
     customer; cost: the column of what the campaign spent per customer. stratum: column frozen at
     assignment. contacted: arms whose messages go out alike, compared at "sent" and "delivered".
-    baseline: the arm without the discount, per arm with one (else the control). prior: on the
+    baseline: the arm without a discount, per arm with one. prior: on the
     relative lift. launch_power: what was known before the start (launch.py); what was underpowered
     then stays so. is_adaptive: weights followed results, so customers count 1 / propensity.
     """
@@ -1086,7 +1086,7 @@ def _given_away(
     baseline = moments.mean(data.arms.index(plan.baseline.get(arm, plan.control_arm)))
     count = int(moments.n[data.arms.index(arm)])
     found: dict[str, Any] = {}
-    if here[0] > 0:
+    if arm in plan.baseline and here[0] > 0:  # others give none: what is redeemed is the shop's own
         found["given_to_would_be_buyers"] = min(baseline[0] / here[0], 1.0) * here[1] * count
     compared = [data.arms.index(name) for name in (arm, plan.control_arm)]
     margin, assumed = (

@@ -29,7 +29,8 @@ from ml.experiments.shrinkage import NormalPrior
 DAY = date(2025, 5, 1)
 END = DAY + timedelta(days=28)
 PROFIT = MetricPlan("profit_amount", "goal", covariate="predicted", minimum_effect=1.0)
-PLAN = AnalysisPlan("winback", "control", {"control": 0.5, "coupon": 0.5}, (PROFIT,), DAY, DAY, 28)
+WEIGHTS, BASELINE = {"control": 0.5, "coupon": 0.5}, {"coupon": "control"}
+PLAN = AnalysisPlan("winback", "control", WEIGHTS, (PROFIT,), DAY, DAY, 28, baseline=BASELINE)
 N = 8_000
 
 
@@ -768,6 +769,8 @@ def test_what_went_to_would_be_buyers_is_said() -> None:
     row = read_out(PLAN, ledger, outcomes, END).iloc[0]
     given = outcomes.loc[ledger["arm"].eq("coupon"), "discount_amount"].sum()
     assert row["given_to_would_be_buyers"] == pytest.approx(given * 0.40 / 0.45, rel=0.03)
+    plain = read_out(replace(PLAN, baseline={}), ledger, outcomes, END).iloc[0]
+    assert np.isnan(plain["given_to_would_be_buyers"]), "an arm without a discount gave none away"
     outcomes["assumed_margin_amount"] = outcomes["net_margin_amount"] * 0.25
     row = read_out(PLAN, ledger, outcomes, END).iloc[0]
     assert row["assumed_margin_rate"] == pytest.approx(0.25)
