@@ -343,7 +343,7 @@ def _campaigns(platform: Platform) -> str:
         discounts = (
             {arm.name for arm in definition.arms if arm.is_discount} if definition else set()
         )
-        lines += [_reading(row, truths, discounts) for row in newest.to_dict("records")]
+        lines += [_reading(row, truths) for row in newest.to_dict("records")]
         held = [
             row["effect_low"] <= true <= row["effect_high"]
             for row in newest.to_dict("records")
@@ -395,43 +395,15 @@ def together(results: pd.DataFrame, plain: dict[str, str]) -> list[str]:
     return lines
 
 
-def _reading(
-    row: dict[Any, Any], truths: dict[tuple[str, str, str], float], discounts: set[str]
-) -> str:
-    name = f"    {row['arm']} on {row['metric']}"
+def _reading(row: dict[Any, Any], truths: dict[tuple[str, str, str], float]) -> str:
+    """Return the line of one reading, with the truth beside it where it is known."""
+    from ml.campaigns.report import difference, sentence
 
-    def known(value: float | None) -> bool:
-        return value is not None and value == value
-
-    if not known(row["effect"]):
-        return f"{name}: {row['status'].replace('_', ' ')}; {row['reason']}"
-    unit, sign = (100, " points") if row["metric"] == "retained" else (1, "")
-    low, high = row["effect_low"] * unit, row["effect_high"] * unit
-    text = (
-        f"{name}: {row['effect'] * unit:+.2f}{sign} per customer [{low:+.2f}, {high:+.2f}], "
-        f"{row['status'].replace('_', ' ')}"
-    )
-    if row["status"] != "ok":
-        text += f": {row['reason']}"
     true = truths.get((row["campaign_id"], row["arm"], row["metric"]))
-    if true is not None:
-        text += f"; simulated truth {true * unit:+.2f}"
-    if known(cost := row["cost_effect"]):
-        n = row["customer_count_arm"]
-        text += (
-            f"; in all {row['incremental_total']:+,.0f} [{row['incremental_low']:+,.0f}, "
-            f"{row['incremental_high']:+,.0f}] for {cost * n:,.0f} spent"
-        )
-        if known(row["roi"]):
-            text += f", ROI {row['roi']:.1f} [{row['roi_low']:.1f}, {row['roi_high']:.1f}]"
-    if known(assumed := row["assumed_margin_rate"]) and assumed > 0:
-        text += f"; {assumed:.0%} of the margin is ASSUMED"
-    given = row["given_to_would_be_buyers"]
-    if row["arm"] in discounts and known(given):
-        text += f"; {given:,.0f} of discounts went to customers who would have bought anyway"
-    if isinstance(row["decision"], str):
-        text += f"; decision: {row['decision'].replace('_', ' ')}"
-    return text
+    text = f"    {sentence(row)}"
+    if true is None or row["effect"] != row["effect"]:
+        return text
+    return f"{text}; simulated truth {difference(row['metric'], true)}"
 
 
 def _truths(home: Home, results: pd.DataFrame) -> dict[tuple[str, str, str], float]:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from ml.campaigns.results import NOTHING_AGAINST, SCHEMA
 from orchestration.demo import _reading, together
 
 DAY = date(2025, 6, 30)
@@ -46,27 +47,20 @@ def test_finished_campaigns_are_pooled_by_one_arm_each_and_quarters_apart() -> N
     assert "2 quarters of all campaigns against the global holdout together: +5.0%" in quarters
 
 
-def test_the_profit_is_told_in_all_with_what_was_spent_for_it() -> None:
-    row = dict.fromkeys(("true", "given_to_would_be_buyers", "roi", "assumed_margin_rate"))
-    row |= {
-        **reading("spring", "coupon", 0.1, status="ok", decision="roll_out", reason=""),
-        "effect": 2.0,
-        "effect_low": 1.0,
-        "effect_high": 3.0,
-        "customer_count_arm": 1_000,
-        "incremental_total": 2_000.0,
-        "incremental_low": 1_000.0,
-        "incremental_high": 3_000.0,
-        "cost_effect": 0.5,
+def test_the_truth_stands_beside_the_line_of_a_reading() -> None:
+    """The line itself is that of `ml.campaigns.report.sentence`."""
+    row = dict.fromkeys(SCHEMA) | {
+        **reading("spring", "coupon", 0.1, metric="retained", reason=NOTHING_AGAINST),
+        "effect": 0.0511,
+        "effect_low": 0.0237,
+        "effect_high": 0.0785,
     }
-    text = _reading(row, {}, {"coupon"})
-    assert "+2.00 per customer [+1.00, +3.00], ok; in all +2,000 [+1,000, +3,000] for 500" in text
-    assert text.endswith("spent; decision: roll out")
-    ratio = {"roi": 4.0, "roi_low": 2.0, "roi_high": 6.5, "assumed_margin_rate": 0.4}
-    text = _reading(row | ratio | {"given_to_would_be_buyers": 120.0}, {}, {"coupon"})
-    assert "spent, ROI 4.0 [2.0, 6.5]; 40% of the margin is ASSUMED; 120 of discounts" in text
-    other = _reading(row | {"metric": "order_count", "cost_effect": None}, {}, set())
-    assert "in all" not in other
+    line = "    coupon on retained (underpowered): +5.11 points per customer [+2.37, +7.85]"
+    assert _reading(row, {}) == line
+    truths = {("spring", "coupon", "retained"): 0.0562}
+    assert _reading(row, truths) == f"{line}; simulated truth +5.62 points"
+    unread = row | {"effect": float("nan"), "reason": "nothing is shown before", "status": "ok"}
+    assert _reading(unread, truths) == "    coupon on retained (ok): nothing is shown before"
 
 
 @pytest.mark.parametrize("rows", [[], [reading("spring", "reminder", 0.1)]])
