@@ -164,6 +164,8 @@ def _champion(args: argparse.Namespace) -> None:
 def _campaign(args: argparse.Namespace) -> None:
     from orchestration.defs.campaigns.export import export, preview
 
+    if args.approver is None and (args.token or args.to):
+        args.refuse("--token and --to are of an export, which needs --approver")
     home = _home()
     if args.plan:
         from orchestration.defs.campaigns.launch import plan
@@ -294,9 +296,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("campaign", _campaign, "plan a campaign; preview or export its cohort; read it")
     sub.add_argument("campaign", help="its id; at_risk_<play> for a play of the at-risk list")
     sub.add_argument("--day", type=day, help="the last published day, which is the default")
-    sub.add_argument("--plan", action="store_true", help="before it starts: whom, cost and power")
-    sub.add_argument("--results", action="store_true", help="what it earned, by its last reading")
-    sub.add_argument("--approver", help="without one this is a dry run")
+    sub.set_defaults(refuse=sub.error)
+    one = sub.add_mutually_exclusive_group()
+    one.add_argument("--plan", action="store_true", help="before it starts: whom, cost and power")
+    one.add_argument("--results", action="store_true", help="what it earned, by its last reading")
+    one.add_argument("--approver", help="who approves the export; without one this is a dry run")
     sub.add_argument("--token", default="", help="what the dry run printed")
     sub.add_argument("--to", metavar="URL", help="post it to a tool, too; again: go on with that")
 

@@ -25,6 +25,7 @@ from orchestration.tables import (
     CAMPAIGN_ASSIGNMENTS,
     CAMPAIGN_COHORTS,
     CAMPAIGN_OUTCOMES,
+    CAMPAIGN_RESULTS,
     CHURN_SCORES,
     CUSTOMER_SEGMENTS,
     CUSTOMER_VALUE,
@@ -163,6 +164,33 @@ def test_a_slip_in_a_purpose_is_told_where_one_looks(
     monkeypatch.setenv("HOLDFAST_HOME", str(home.root))
     assert main(["campaign", "winback", "--plan"]) == 0
     assert "  WARNING: nobody consents to the purpose 'sevice'" in capsys.readouterr().out
+
+
+def test_results_are_told_of_campaigns_that_have_some(
+    run: Run, home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLDFAST_HOME", str(home.root))
+
+    def told(*arguments: str) -> tuple[int, str]:
+        code, said = main(["campaign", *arguments, "--results"]), capsys.readouterr()
+        return code, said.out + said.err
+
+    assert told("winback") == (1, "HomeError: no campaign has results yet\n")
+    read = filled(CAMPAIGN_RESULTS, 1, snapshot_date=DAY, campaign_id="winback", arm="reminder")
+    read = read.assign(
+        metric="profit_amount", look_date=DAY, role="goal", status="ok", reason="it is a test"
+    )
+    put(run.platform.lake, CAMPAIGN_RESULTS, DAY, read)
+    code, text = told("winback")
+    assert code == 0
+    assert text.startswith(
+        f"winback, as known at the end of {DAY}\n\n- **reminder on profit_amount"
+    )
+    words = f"'nope' has no results up to {DAY}; these have: winback"
+    assert told("nope") == (1, f"HomeError: {words}\n")
+    before = DAY - timedelta(days=1)
+    words = f"no campaign has results up to {before}"
+    assert told("winback", "--day", str(before)) == (1, f"HomeError: {words}\n")
 
 
 def test_a_refused_day_is_closed_and_says_so_whatever_the_file_says_later(

@@ -205,6 +205,26 @@ def test_a_command_that_is_misused_says_so(capsys: pytest.CaptureFixture[str]) -
     assert "usage:" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (["--results", "--plan"], "argument --plan: not allowed with argument --results"),
+        (["--results", "--approver", "Ada"], "--approver: not allowed with argument --results"),
+        (["--plan", "--approver", "Ada"], "--approver: not allowed with argument --plan"),
+        (["--to", "https://tool.example"], "--token and --to are of an export, which needs"),
+        (["--results", "--token", "abc"], "--token and --to are of an export, which needs"),
+    ],
+)
+def test_two_things_are_not_asked_of_a_campaign_at_once(
+    asked: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of them would be passed over in silence, such as an export that was approved."""
+    with pytest.raises(SystemExit) as left:
+        main(["campaign", "winback_coupon_1", *asked])
+    assert left.value.code == 2
+    assert words in capsys.readouterr().err
+
+
 def test_init_makes_a_home(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -148,9 +148,13 @@ def results_told(home: Home, campaign_id: str, day: date | None) -> str:
     days = [at for at in lake.days(CAMPAIGN_RESULTS) if day is None or at <= day]
     results = lake.read_frame(CAMPAIGN_RESULTS, days, money_as_float=True)
     own = results[results["campaign_id"] == campaign_id]
+    if results.empty:
+        raise HomeError(f"no campaign has results {f'up to {day}' if day else 'yet'}")
     if own.empty:
-        known = ", ".join(sorted(set(results["campaign_id"]))) or "nothing"
-        raise HomeError(f"nothing is read of {campaign_id!r} yet; there is {known}")
+        known = ", ".join(sorted(set(results["campaign_id"])))
+        raise HomeError(
+            f"{campaign_id!r} has no results up to {day or days[-1]}; these have: {known}"
+        )
     newest = own["snapshot_date"].max()
     told = markdown(own[own["snapshot_date"] == newest])
     return f"{campaign_id}, as known at the end of {newest}\n\n{told}"
