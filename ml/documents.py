@@ -24,6 +24,7 @@ class Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
 
+_KEY = "[key]"  # what pydantic adds to the path where the name of a value is wrong
 Model = TypeVar("Model", bound=Document)
 
 
@@ -58,7 +59,7 @@ def parse(
         lines = []
         found = problems.errors(include_url=False)
         for problem in found:
-            path = tuple(problem["loc"])
+            path = tuple(part for part in problem["loc"] if part != _KEY)
             inner = (tuple(other["loc"]) for other in found)
             if problem["type"] == "too_short" and any(
                 loc[: len(path)] == path != loc for loc in inner
@@ -69,9 +70,22 @@ def parse(
             while (head := words.partition(": ")[0]) in _fields_at(model, path):
                 path, words = (*path, head), words.removeprefix(f"{head}: ")
             line = _line_of(root, path)
-            field = ".".join(str(part) for part in path)
+            field = _dotted(content, path)
             lines.append(f"{source}:{line}: " + (f"{field}: {words}" if field else words))
         raise error("\n".join(lines)) from problems
+
+
+def _dotted(content: Any, path: tuple[int | str, ...]) -> str:
+    """Return a path as people write it: parts of a list are counted from 1."""
+    told = []
+    for part in path:
+        if isinstance(content, list) and isinstance(part, int):
+            told.append(str(part + 1))
+            content = content[part] if part < len(content) else None
+        else:
+            told.append(str(part))
+            content = content.get(part) if isinstance(content, dict) else None
+    return ".".join(told)
 
 
 def _words(kind: str, said: str, path: tuple[int | str, ...], given: Any, model: Any) -> str:
@@ -83,10 +97,14 @@ def _words(kind: str, said: str, path: tuple[int | str, ...], given: Any, model:
         near = difflib.get_close_matches(str(path[-1]), known, 1)
         meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
         return f"there is no such field; {meant}"
-    if kind == "model_type":
-        return f"needs fields ({', '.join(_fields_at(model, path))}), not {given!r}"
-    if kind == "string_too_short" and not given:
+    is_empty = given in (None, [], {}) or (isinstance(given, str) and not given.strip())
+    if is_empty and kind != "value_error":
         return "is empty"
+    needed = {"dict_type": "lines of `name: value`", "tuple_type": "a list"}.get(kind)
+    if kind == "model_type":
+        needed = f"fields ({', '.join(_fields_at(model, path))})"
+    if needed is not None:
+        return f"needs {needed}, not {given!r}"
     if kind == "string_pattern_mismatch":  # they are all alike
         said = "may have small letters, digits and _, and begins with a letter"
     words = said.removeprefix("Value error, ").removeprefix("Input ")

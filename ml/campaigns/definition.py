@@ -512,7 +512,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, dict):
         parts = value.items()
     elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
-        parts = ((str(number), item) for number, item in enumerate(value))  # type: ignore[assignment]
+        parts = ((str(number), item) for number, item in enumerate(value, 1))  # type: ignore[assignment]
     else:
         return {prefix.removesuffix("."): value}
     flat: dict[str, Any] = {}

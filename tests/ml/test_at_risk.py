@@ -253,16 +253,28 @@ rules:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("play: reminder\n", "play: remind\n"), "plays.yaml:41: rules.6.play"),
+        (("play: reminder\n", "play: remind\n"), "plays.yaml:41: rules.7.play"),
         (("  coupon: [email", "  voucher: [email"), "plays.yaml:"),
         (("  reminder: [email, sms, post]\n", ""), "channels: reminder has none"),
-        (('operator: ">="', "operator: like"), "rules.5.when.0.operator"),
+        (('operator: ">="', "operator: like"), "rules.6.when.1.operator"),
         (("approver: Head of CRM ", "approver: '' #"), "plays.yaml:5: approver"),
         (
             ("# purposes: {service_call", "purposes: {gift: x, service_call"),
             "plays.yaml:17: purposes.gift",
         ),
         (("# purposes: {service_call: service", "purposes: {service_call: 1st"), "plays.yaml:17: "),
+        (
+            ("# purposes: {service_call", "purposes: {servce_call"),
+            "plays.yaml:17: purposes.servce_call: should be 'service_call', 'personal_call',",
+        ),
+        (
+            ("# purposes: {service_call: service}", "purposes: service"),
+            "plays.yaml:17: purposes: needs lines of `name: value`, not 'service'",
+        ),
+        (("# purposes: {service_call: service}", "purposes:"), "plays.yaml:17: purposes: is empty"),
+        (("coupon: [email, sms, post]", "coupon: email"), "channels.coupon: needs a list, not"),
+        (("Head of CRM ", " "), "plays.yaml:5: approver: is empty"),
+        (("play: reminder\n", "play:\n"), "plays.yaml:41: rules.7.play: is empty"),
     ],
 )
 def test_a_bad_play_file_says_where(change: tuple[str, str], words: str) -> None:
@@ -271,6 +283,7 @@ def test_a_bad_play_file_says_where(change: tuple[str, str], words: str) -> None
     with pytest.raises(PlayError) as caught:
         parse_plays(text.replace(*change), "plays.yaml")
     assert words in str(caught.value)
+    assert "[key]" not in str(caught.value)
 
 
 def test_a_play_may_need_a_consent_of_its_own_purpose() -> None:

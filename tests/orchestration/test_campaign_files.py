@@ -63,13 +63,13 @@ def test_an_audience_may_ask_for_what_is_published(home: Home) -> None:
     assert len(read_campaigns(home)) == 1
     path = home.campaigns / "winback.yaml"
     path.write_text(TEXT.replace("churn_probability", "churn_probabilty"))
-    with pytest.raises(CampaignError, match=r"winback.yaml:12: audience.0: .*churn_probability"):
+    with pytest.raises(CampaignError, match=r"winback.yaml:12: audience.1: .*churn_probability"):
         read_campaigns(home)
     by_gender = '{field: gender, operator: "=", value: female}'
     path.write_text(
         TEXT.replace('{field: churn_probability, operator: ">=", value: 0.5}', by_gender)
     )
-    with pytest.raises(CampaignError, match=r"winback.yaml:12: audience.0: .*gender"):
+    with pytest.raises(CampaignError, match=r"winback.yaml:12: audience.1: .*gender"):
         read_campaigns(home)
 
 

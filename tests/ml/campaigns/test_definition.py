@@ -70,8 +70,8 @@ def test_the_hash_is_of_what_the_file_says() -> None:
         ({"id": "Has Blanks"}, "id", "small letters"),
         ({"id": "a\x1fb"}, "id", "small letters"),
         ({"chanel": "email"}, "chanel", "did you mean 'channels'?"),
-        ({"channels": ["pigeon"]}, "channels.0", "email"),
-        ({"channels": []}, "channels", "at least 1"),
+        ({"channels": ["pigeon"]}, "channels.1", "email"),
+        ({"channels": []}, "channels", "is empty"),
         ({"channels": ["email", "email"]}, "channels", "twice"),
         ({"version": 0}, "version", "greater than or equal"),
         ({"control_arm": "nobody"}, "control_arm", "nobody"),
@@ -79,20 +79,20 @@ def test_the_hash_is_of_what_the_file_says() -> None:
         ({"end_date": date(2025, 4, 1)}, "end_date", "before"),
         ({"coverage": 1.5}, "coverage", "less than or equal"),
         ({"purpose": "Our news"}, "purpose", "small letters"),
-        ({"audience": conditions(("risk_band", "=", ["high"]))}, "audience.0", "one value"),
-        ({"audience": conditions(("risk_band", "in", "high"))}, "audience.0", "a list"),
-        ({"audience": conditions(("risk_band", "in", []))}, "audience.0", "empty"),
-        ({"audience": conditions(("risk_band", "like", "h%"))}, "audience.0.operator", "missing"),
-        ({"audience": conditions(("risk; drop", "=", "h"))}, "audience.0.field", "small letters"),
-        ({"audience": conditions(("risk_band", "missing", "yes"))}, "audience.0", "true or false"),
-        ({"audience": ["risk_band = 1 OR 1 = 1"]}, "audience.0", "needs fields (field, operator"),
+        ({"audience": conditions(("risk_band", "=", ["high"]))}, "audience.1", "one value"),
+        ({"audience": conditions(("risk_band", "in", "high"))}, "audience.1", "a list"),
+        ({"audience": conditions(("risk_band", "in", []))}, "audience.1", "empty"),
+        ({"audience": conditions(("risk_band", "like", "h%"))}, "audience.1.operator", "missing"),
+        ({"audience": conditions(("risk; drop", "=", "h"))}, "audience.1.field", "small letters"),
+        ({"audience": conditions(("risk_band", "missing", "yes"))}, "audience.1", "true or false"),
+        ({"audience": ["risk_band = 1 OR 1 = 1"]}, "audience.1", "needs fields (field, operator"),
         ({"approver": ""}, "approver", "is empty"),
-        ({"channels": ["mail"]}, "channels.0", "not 'mail'"),
+        ({"channels": ["mail"]}, "channels.1", "not 'mail'"),
         ({"budget_amount": -5}, "budget_amount", "greater than or equal to 0, not -5"),
         ({"layer": {"start": 0.5, "stop": 0.5}}, "layer", "empty"),
         (
             {"eligibility": {"turned_off": [{"rule": "complaint", "reason": "no"}]}},
-            "eligibility.turned_off.0.reason",
+            "eligibility.turned_off.1.reason",
             "at least 10",
         ),
         (
@@ -101,12 +101,12 @@ def test_the_hash_is_of_what_the_file_says() -> None:
                     "turned_off": [{"rule": "no_consent", "reason": "They will like it"}]
                 }
             },
-            "eligibility.turned_off.0.rule",
+            "eligibility.turned_off.1.rule",
             "consent cannot be turned off",
         ),
         (
             {"eligibility": {"turned_off": [{"rule": "suppressed", "reason": "Just this once"}]}},
-            "eligibility.turned_off.0.rule",
+            "eligibility.turned_off.1.rule",
             "suppressed cannot be turned off",
         ),
         (
@@ -215,7 +215,7 @@ def test_every_problem_has_a_line_of_its_own() -> None:
     heads = [line.split(": ")[:2] for line in str(caught.value).splitlines()]
     assert heads == [
         ["a.yaml:5", "start_date"],
-        ["a.yaml:11", "arms.2.weight"],
+        ["a.yaml:11", "arms.3.weight"],
         ["a.yaml:14", "outcome.window_days"],
     ]
 
@@ -406,9 +406,9 @@ def test_a_started_campaign_cannot_be_edited_and_says_what_was() -> None:
     [
         ({"coverage": 0.5}, "coverage was the default and is 0.5, which would move customers"),
         ({"layer": {"name": "crm"}}, "layer.name was the default and is crm, which would move"),
-        ({"arms": SHARES}, "arms.0.weight was 0.5 and is 0.4, which would move customers"),
+        ({"arms": SHARES}, "arms.1.weight was 0.5 and is 0.4, which would move customers"),
         ({"channels": ["sms"]}, "channels was ['email'] and is ['sms'], which would move"),
-        ({"audience": []}, "audience.0.field was risk_band and is the default, which would move"),
+        ({"audience": []}, "audience.1.field was risk_band and is the default, which would move"),
         ({"end_date": date(2025, 6, 1)}, "end_date was the default and is 2025-06-01"),
         (
             {"outcome": OUTCOME | {"window_days": 10}},

@@ -99,7 +99,7 @@ def test_a_file_that_changed_after_the_draw_exports_nothing(copy: Home) -> None:
     with pytest.raises(CampaignError, match=r"outcome.window_days was 3 and is 10"):
         preview(copy, CAMPAIGN_ID, None)
     path.write_text(drawn.replace("=We miss you", "=We miss you, and so does your cart"))
-    with pytest.raises(CampaignError, match=r"arms.1.offer"):
+    with pytest.raises(CampaignError, match=r"arms.2.offer"):
         export(copy, CAMPAIGN_ID, None, APPROVER, "0" * 16)
     # what is free may change: it is another name, and another person who approves
     path.write_text(drawn.replace(APPROVER, "Somebody new"))
@@ -298,7 +298,7 @@ def test_a_campaign_that_was_changed_enrols_nobody_and_says_what_would_move(copy
     path.write_text(path.read_text().replace("weight: 0.5", "weight: 0.4"))
     with pytest.raises(RunFailedError) as caught:
         run_days(copy, ENROLLED, ENROLLED)
-    assert "arms.1.weight was 0.2 and is 0.3, which would move customers" in str(caught.value)
+    assert "arms.2.weight was 0.2 and is 0.3, which would move customers" in str(caught.value)
 
 
 def test_consent_to_another_purpose_is_consent_of_its_own(
