@@ -168,14 +168,14 @@ def _campaign(args: argparse.Namespace) -> None:
         args.refuse("--token and --to are of an export, which needs --approver")
     home = _home()
     if args.plan:
-        from orchestration.defs.campaigns.launch import plan
+        from orchestration.defs.campaigns.answers import plan
 
         print(plan(home, args.campaign, args.day))
         return
     if args.results:
-        from orchestration.defs.campaigns.reading import results_told
+        from orchestration.defs.campaigns.answers import results
 
-        print(results_told(home, args.campaign, args.day))
+        print(results(home, args.campaign, args.day))
         return
     if args.approver is None:
         print(preview(home, args.campaign, args.day))

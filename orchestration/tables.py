@@ -350,7 +350,8 @@ CAMPAIGN_RESULTS = Table(
         customer_count_control integer 0..: the same of the control
         mean_arm double?: mean of the metric (or ratio of means) in the arm, unadjusted
         mean_control double?: the same of the control
-        method string?: welch, proportion, ratio_delta, or how adjusted: poststratified, cuped, both
+        method string?: [ipw_][ratio_] then welch, proportion, delta, poststratified, cuped or \
+poststratified_cuped
         theta double?: CUPED's coefficient, one over all arms
         variance_reduction double?: share of the squared standard error removed, measured
         winsorised_at double?: cap of the pooled arms; effect and test are of capped values

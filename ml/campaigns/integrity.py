@@ -138,7 +138,7 @@ def exposure_on(exposures: pd.DataFrame, day: np.datetime64, assigned: int) -> E
     return Exposure(int(known["customer_key"].nunique()), assigned, kinds)
 
 
-def recombined(values: Array, stratum: Codes, is_member: Mask) -> float:
+def poststratified_mean(values: Array, stratum: Codes, is_member: Mask) -> float:
     """The level of an arm that its strata make: sum of share_s * mean of its members in stratum s.
 
     values, stratum, is_member (n,): of all customers of all arms. share_s: customers of stratum s

@@ -27,7 +27,7 @@ from ml.campaigns.integrity import (
     differs,
     exposure_on,
     multiple_exposures,
-    recombined,
+    poststratified_mean,
 )
 from ml.campaigns.stages import STAGES, Drawn, check_stages
 from ml.experiments.moments import Codes, Moments
@@ -82,7 +82,10 @@ SCHEMA: dict[str, tuple[str, str]] = {
     "campaign_id": ("string", "immutable id of the campaign"),
     "arm": ("string", "the arm compared with the control"),
     "metric": ("string", "what is measured, per assigned customer"),
-    "look": ("integer", "number of the look; the last planned one is the end"),
+    "look": (
+        "integer",
+        "number of the look, 0 before the first; the last planned one is the end",
+    ),
     "look_date": ("date", "outcomes known at the end of this day are in"),
     "is_final": ("boolean", "all windows have closed"),
     "role": ("string", "goal, guardrail or secondary"),
@@ -95,7 +98,8 @@ SCHEMA: dict[str, tuple[str, str]] = {
     "mean_control": ("double?", "the same of the control"),
     "method": (
         "string?",
-        "welch, proportion, ratio_delta, or how adjusted: poststratified, cuped, both",
+        "[ipw_][ratio_] then welch, proportion, delta, poststratified, cuped or "
+        "poststratified_cuped",
     ),
     "theta": ("double?", "CUPED's coefficient, one over all arms"),
     "variance_reduction": ("double?", "share of the squared standard error removed, measured"),
@@ -325,7 +329,7 @@ def read_out(
         if not looks:
             rows += _nothing_yet(plan, data, metric, as_of)
     _adjust_for_multiplicity(plan, rows)
-    _heed_the_other_metrics(plan, rows)
+    _hold_decisions(plan, rows)
     return _table(rows)
 
 
@@ -785,12 +789,15 @@ def _not_recombined(
             x = rest.pop(0)
         return y - theta * (x / rest.pop(0) if metric.covariate_per else x)
 
-    whole, control = (
-        adjusted([recombined(values, cells.stratum, member) for values in cells.columns], theta)
-        for member in (cells.arm == cells.arms.index(name) for name in (arm, plan.control_arm))
-    )
+    def level(name: str) -> float:
+        """The arm's, from the customers up."""
+        own = cells.arm == cells.arms.index(name)
+        return adjusted(
+            [poststratified_mean(values, cells.stratum, own) for values in cells.columns], theta
+        )
+
     scale = adjusted([float(np.abs(values).mean()) for values in cells.columns], -abs(theta))
-    return differs(effect.effect, whole - control, scale)
+    return differs(effect.effect, level(arm) - level(plan.control_arm), scale)
 
 
 def _flipped(
@@ -1235,7 +1242,7 @@ def _adjust_for_multiplicity(plan: AnalysisPlan, rows: Sequence[dict[str, Any]])
             row["p_value_adjusted"] = p_value
 
 
-def _heed_the_other_metrics(plan: AnalysisPlan, rows: Sequence[dict[str, Any]]) -> None:
+def _hold_decisions(plan: AnalysisPlan, rows: Sequence[dict[str, Any]]) -> None:
     """Nothing is decided while a goal needs review, or rolled out over a guardrail.
 
     A guardrail stops where it is inferior, and defers where it cannot be judged yet.

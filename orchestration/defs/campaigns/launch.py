@@ -1,7 +1,7 @@
-"""Power before launch: the history that a campaign is judged by, and the plan for whoever asks.
+"""Power before launch: the history that a campaign is judged by.
 
-What belongs here: finding an earlier window in the lake, and the dry run of a launch. What does
-not: the verdict (`ml/campaigns/launch.py`), the draw (`assets.py`).
+What belongs here: finding an earlier window in the lake. What does not: the verdict
+(`ml/campaigns/launch.py`), the draw (`assets.py`), the plan for whoever asks (`answers.py`).
 """
 
 from __future__ import annotations
@@ -9,28 +9,24 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
-from orchestration.defs.campaigns.files import audience_tables, read_campaigns, suppressed_keys
+from orchestration.defs.campaigns.files import audience_tables, suppressed_keys
 from orchestration.defs.campaigns.reading import (
     FACTS,
     customers_on,
     forecasts_on,
     knew_the_future,
-    ledger_now,
     outcomes_of,
     require_customers,
 )
 from orchestration.defs.daily import Run
-from orchestration.resources.home import HomeError
 from orchestration.resources.lake import MixedGenerationError, NotPublishedError
-from orchestration.resources.platform import Platform
-from orchestration.tables import CHURN_SCORES, mart_tables
+from orchestration.tables import mart_tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ml.campaigns.definition import Campaign
     from ml.campaigns.launch import Launch, Past
-    from orchestration.resources.home import Home
 
 # An earlier window may end at most so long before the launch: customers of other seasons differ.
 LOOKBACK_DAYS = 60
@@ -125,55 +121,3 @@ def _earlier_day(
             continue
         return begin, ""
     return None, refused
-
-
-def plan(home: Home, campaign_id: str, day: date | None) -> str:
-    """Return what a campaign would do if it started on the last published day, or on `day`.
-
-    Counts and power, no names; nothing is written.
-    """
-    from ml.campaigns.cohorts import build_cohort
-    from ml.campaigns.eligibility import unheard_of
-
-    platform = Platform(root=str(home.root))
-    campaign = next((c for c in read_campaigns(home) if c.id == campaign_id), None)
-    if campaign is None:
-        raise HomeError(f"no campaign {campaign_id!r} in {home.campaigns}")
-    days = platform.lake.days(CHURN_SCORES)
-    if not days:
-        raise HomeError("nothing is scored yet; run the daily job first")
-    at = day or days[-1]
-    run = Run(platform, [at], "", lambda text: None)
-    ledger = ledger_now(run)
-    others = ledger[ledger["campaign_id"] != campaign_id]
-    _, status, tables = customers_on(run, at, campaign.fields)
-    drawn, cohort = build_cohort(
-        campaign.begun_on(at),
-        status,
-        tables,
-        others,
-        at,
-        suppressed=suppressed_keys(home, platform.vault, at),
-    )
-    arms = drawn["arm"].value_counts().reindex(list(campaign.weights), fill_value=0)
-    why = cohort["exclusion_reason"].value_counts()
-    cost = sum(float(campaign.planned_cost(str(arm))) * int(n) for arm, n in arms.items())
-    lines = [
-        f"{campaign.name} ({campaign.id}), if it started on {at}: {len(cohort):,} customers aimed "
-        f"at, {len(drawn):,} assigned",
-        "  " + ", ".join(f"{arm} {n:,}" for arm, n in arms.items()) + f"; planned cost {cost:,.2f}",
-    ]
-    if len(why):
-        lines.append("  left out: " + ", ".join(f"{name} {n:,}" for name, n in why.items()))
-    lines += [
-        f"  WARNING: {words}"
-        for words in unheard_of({campaign.id: campaign.purpose}, status).values()
-    ]
-    if len(drawn):
-        launch = launch_of(run, campaign, len(drawn), at, ledger)
-        if len(launch.table):
-            lines += ["", launch.markdown(), ""]
-        verdict = {"ok": "It starts", "underpowered": "Underpowered", "unknown": "Power unknown"}
-        word = "REFUSED" if launch.is_refused else verdict[launch.power]
-        lines.append(f"{word}: {launch.reason}")
-    return "\n".join(lines)

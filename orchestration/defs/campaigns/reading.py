@@ -1,7 +1,7 @@
 """What several assets of campaigns read: ledger, customers of a day, forecasts, outcomes, facts.
 
 What belongs here: reads of published tables, each day once a run. What does not: what is made of
-them (`assets.py`, `launch.py`, `defs/uplift/`).
+them (`assets.py`, `launch.py`, `answers.py`, `defs/uplift/`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestration.defs.campaigns.files import audience_tables, started_campaigns
-from orchestration.resources.home import HomeError
-from orchestration.resources.platform import Platform
 from orchestration.tables import (
     CAMPAIGN_ASSIGNMENTS,
-    CAMPAIGN_RESULTS,
     CHURN_SCORES,
     CUSTOMER_VALUE,
     mart_tables,
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
     from ml.campaigns.definition import Campaign
     from orchestration.defs.daily import Run
     from orchestration.resources.catalog import Publication
-    from orchestration.resources.home import Home
 
 FACTS = ("orders", "deliveries")
 
@@ -134,30 +130,6 @@ def knew_the_future(run: Run, day: date) -> bool:
     """Return whether a score of `day` was made by a model that had seen later labels."""
     scores = run.platform.lake.read_frame(CHURN_SCORES, [day], ["is_rescore"])
     return bool(scores["is_rescore"].astype(bool).any())
-
-
-def results_told(home: Home, campaign_id: str, day: date | None) -> str:
-    """Return what a campaign, or a quarter of the holdout, earned: its last reading up to `day`.
-
-    Raises:
-        HomeError: nothing is read of it.
-    """
-    from ml.campaigns.report import markdown
-
-    lake = Platform(root=str(home.root)).lake
-    days = [at for at in lake.days(CAMPAIGN_RESULTS) if day is None or at <= day]
-    results = lake.read_frame(CAMPAIGN_RESULTS, days, money_as_float=True)
-    own = results[results["campaign_id"] == campaign_id]
-    if results.empty:
-        raise HomeError(f"no campaign has results {f'up to {day}' if day else 'yet'}")
-    if own.empty:
-        known = ", ".join(sorted(set(results["campaign_id"])))
-        raise HomeError(
-            f"{campaign_id!r} has no results up to {day or days[-1]}; these have: {known}"
-        )
-    newest = own["snapshot_date"].max()
-    told = markdown(own[own["snapshot_date"] == newest])
-    return f"{campaign_id}, as known at the end of {newest}\n\n{told}"
 
 
 def outcomes_of(run: Run, campaign: Campaign, due: pd.DataFrame, day: date) -> pd.DataFrame:

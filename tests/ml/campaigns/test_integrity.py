@@ -20,7 +20,7 @@ from ml.campaigns.integrity import (
     differs,
     exposure_on,
     multiple_exposures,
-    recombined,
+    poststratified_mean,
 )
 
 WINDOW = 30
@@ -161,7 +161,8 @@ def _customers(n: int = 4_000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _effect(values: np.ndarray, stratum: np.ndarray, treated: np.ndarray) -> float:
-    return recombined(values, stratum, treated) - recombined(values, stratum, ~treated)
+    treatment = poststratified_mean(values, stratum, treated)
+    return treatment - poststratified_mean(values, stratum, ~treated)
 
 
 def test_strata_make_the_total_by_their_shares() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from datetime import date, timedelta
 from typing import Any
 
@@ -88,6 +89,11 @@ def test_the_published_table_is_the_reading() -> None:
     assert declared == {
         name: (kind.rstrip("?"), kind.endswith("?")) for name, (kind, _) in SCHEMA.items()
     }
+    for column in CAMPAIGN_RESULTS.columns[1:]:
+        if column.allowed is None:  # else the values stand apart, and are words of the other's text
+            assert column.description == SCHEMA[column.name][1], column.name
+        else:
+            assert set(column.allowed) <= set(re.findall(r"\w+", SCHEMA[column.name][1]))
 
 
 def test_the_published_outcomes_are_those_of_the_units() -> None:
