@@ -1,9 +1,9 @@
 """Do the numbers mean what they say? A/A runs, power, coverage, through assignment and analysis.
 
-Rules 1, 2, 16 and 17: every metric type rejects as often as it says under re-randomisation by the
-production hash; methods that are wrong are seen to be wrong; effects injected at the stated
-minimum are found as often as promised; intervals cover. The short runs are for every day, the
-long ones (2,000 runs) are slow.
+Rules 1, 2, 16 and 17: every metric type rejects as often as it says under re-randomisation by
+`assign`; methods that are wrong are seen to be wrong; effects injected at the stated minimum are
+found as often as promised; intervals cover. The short runs are for every day, the long ones (2,000
+runs) are slow.
 """
 
 from __future__ import annotations
