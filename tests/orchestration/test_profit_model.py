@@ -52,6 +52,7 @@ def test_acceptance_is_measured_by_campaigns_that_had_ended(
         metric="retained",
         role="goal",
         is_final=True,
+        status="ok",
         effect=0.1,
         standard_error=0.02,
         mean_control=0.5,
@@ -60,8 +61,8 @@ def test_acceptance_is_measured_by_campaigns_that_had_ended(
     put(platform.lake, CAMPAIGN_RESULTS, READ, results)
     assert profit_model(platform, date(2025, 2, 28), frame) == before  # not known yet
     after = profit_model(platform, READ, frame)
-    assert after.accept_rate == pytest.approx(0.2)
-    assert "measured by spring on 400 customers" in after.acceptance
+    assert after.accept_rate == pytest.approx((0.2 * 625 + 0.3 * 100) / 725)
+    assert "spring measured 0.200 +- 0.040 on 400 customers" in after.acceptance
     monkeypatch.setenv("HOLDFAST_ACCEPT_RATE", "0.05")
     monkeypatch.setenv("HOLDFAST_CONTACT_AMOUNT", "0.5")
     monkeypatch.setenv("HOLDFAST_INCENTIVE_AMOUNT", "3")
