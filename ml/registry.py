@@ -460,20 +460,21 @@ def _shortened(card: str) -> str:
     return f"{kept}\n*Further in {_CARD}, among the artifacts of the run: {', '.join(left_out)}.*\n"
 
 
-def read_card(ref: ModelRef) -> str:
-    """Return the model card of a version, as it was written when it was registered."""
-    return load_document(resolve(ref.tracking_uri, ref.name, ref.version), _CARD)
-
-
 def load_document(ref: ModelRef, file: str) -> str:
     """Return a document that was registered with a model, after its hash was checked.
 
     Raises:
-        ModelError: it is missing or not the one that was registered.
+        ModelError: it is missing, has no hash, or is not the one that was registered.
     """
+    expected = ref.tags.get(f"{_SHA256}_{file}")
+    if expected is None:
+        raise ModelError(
+            f"{file} of model {ref.name!r} version {ref.version} has no hash in the registry, so "
+            "nothing says that it is what was registered"
+        )
     client = _client(ref.tracking_uri)
     content = _read(ref.tracking_uri, f"{client.get_run(ref.run_id).info.artifact_uri}/{file}")
-    if hashlib.sha256(content).hexdigest() != ref.tags.get(f"{_SHA256}_{file}"):
+    if hashlib.sha256(content).hexdigest() != expected:
         raise ModelError(
             f"{file} of model {ref.name!r} version {ref.version} is not the file that was "
             "registered; restore the artifact or roll back to an earlier version"

@@ -223,7 +223,7 @@ def test_each_version_has_a_card(store: Store) -> None:
 
     ref = _register(store, "carded", "logistic_all")
     client = MlflowClient(store.uri, store.uri)
-    card = registry.read_card(ref)
+    card = registry.load_document(ref, "model_card.md")
     told = str(client.get_model_version("carded", "1").description)
     assert len(card) > 5_000  # what a description may hold
     assert len(told) <= 5_000
@@ -505,6 +505,30 @@ def test_an_alias_that_was_set_in_mlflow_is_honoured_and_recorded(store: Store) 
     client.set_registered_model_alias("by_hand", "champion", "1")
     with pytest.raises(ModelError, match="held for a leak review"):
         registry.honour_alias(store.uri, "by_hand")
+
+
+def test_a_version_of_before_the_card_had_a_hash_is_used_like_any(
+    store: Store, frame: pd.DataFrame
+) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store.uri, store.uri)
+    _register(store, "older", "logistic_rfm")
+    _register(store, "older", "logistic_all")
+    late = {"sha256_model_card.md", "protected_features", "dagster_run_url"}
+    for version in ("1", "2"):
+        for tag in late & registry.resolve(store.uri, "older", version).tags.keys():
+            client.delete_model_version_tag("older", version, tag)
+    served = registry.honour_alias(store.uri, "older")
+    assert not late & served.tags.keys()
+    assert served.version == 2
+    assert served.inputs == INPUTS
+    p = registry.load(served).predict_proba(frame)
+    assert np.array_equal(p, _model("logistic_all").predict_proba(frame))
+    assert registry.rollback(store.uri, "older", "complaints").version == 1
+    assert registry.promote(store.uri, "older", 2, "fixed").version == 2
+    with pytest.raises(ModelError, match=r"model_card.md of model 'older' version 2 has no hash"):
+        registry.load_document(served, "model_card.md")
 
 
 def test_a_rollback_never_lands_on_a_damaged_version(store: Store) -> None:

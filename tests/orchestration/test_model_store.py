@@ -126,7 +126,7 @@ def test_a_model_of_value_is_kept_with_what_was_measured(models: Models) -> None
     from ml.buy_till_you_die import PurchasePopulation, SpendPopulation
     from ml.customer_value import Bands, CustomerValueModel, Purchases
     from ml.model_card import value_card
-    from ml.registry import load_document, read_card
+    from ml.registry import load_document
     from ml.validation import Interval
     from ml.value_metrics import deciles
     from ml.value_training import COVERAGE_COLUMNS, ValueResult
@@ -179,7 +179,7 @@ def test_a_model_of_value_is_kept_with_what_was_measured(models: Models) -> None
     assert pd.isna(found[1].margin_rate)
     assert '"value_30d_gini": [0.6, 0.5, 0.7]' in load_document(ref, "value.json")
 
-    card = read_card(ref)
+    card = load_document(models.resolve(VALUE_MODEL), "model_card.md")
     assert f"# customer_value, version {ref.version}: buy_till_you_die" in card
     assert f"SHA-256 {ref.sha256}" in card
     assert "| 30 days | revenue | high | 40 | 0.800 [0.800, 0.800] | 80.0% | 0.800 [" in card

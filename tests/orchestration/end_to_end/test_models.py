@@ -60,9 +60,9 @@ def test_scores_of_the_past_are_no_forecasts(enrolled: Enrolled) -> None:
 
 def test_the_card_compares_scores_by_who_the_customers_are(enrolled: Enrolled) -> None:
     """What is delivered of gender, birth year and country reaches the card, and consent with it."""
-    from ml.registry import read_card
+    from ml.registry import load_document
 
-    card = read_card(platform(enrolled.home).models.resolve(CHURN_MODEL))
+    card = load_document(platform(enrolled.home).models.resolve(CHURN_MODEL), "model_card.md")
     assert "Gender, age and country are no features of the model." in card
     rows = [line.split(" | ") for line in card.splitlines() if line.startswith("| ")]
     told = {row[0].removeprefix("| "): row for row in rows if len(row) == 10}
@@ -77,14 +77,15 @@ def test_protected_attributes_switched_on_reach_card_and_scores(
     copy: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ml.features import INPUTS
-    from ml.registry import read_card
+    from ml.registry import load_document
 
     monkeypatch.setenv("HOLDFAST_HOME", str(copy.root))
     monkeypatch.setenv("HOLDFAST_PROTECTED_FEATURES", "age,country,gender")
     assert main(["train", "--as-of", ENROLLED.isoformat()]) == 0
     ref = platform(copy).models.resolve(CHURN_MODEL, "2")
     assert ref.inputs[len(INPUTS) :] == ("age_years",)  # of the others no group is large enough
-    assert "The model uses age as features, switched on by the shop." in read_card(ref)
+    card = load_document(ref, "model_card.md")
+    assert "The model uses age as features, switched on by the shop." in card
     platform(copy).models.promote(CHURN_MODEL, 2, "a test", "a test")
     assert run_assets(copy, SCORES, FIRST, RESCORE).success
     scores = _scores(copy, FIRST)
