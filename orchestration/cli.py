@@ -12,7 +12,9 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestration.settings import Settings, silence_libraries
+from pydantic import ValidationError
+
+from orchestration.settings import Settings, silence_libraries, wrong_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    except ValidationError as error:
+        if error.title != Settings.__name__:
+            raise
+        print(wrong_settings(error), file=sys.stderr)
+        return 2
     except Exception as error:
         if not _is_for_people(error):
             raise

@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 # Measured per library (docs/decisions/0009-telemetry-off.md): MLflow heeds only the word "true",
@@ -95,6 +95,30 @@ class Settings(BaseSettings):
     def has_schedules(self) -> bool:
         """Whether schedules are registered at all; a schedule that is not there cannot fire."""
         return self.env == "prod" or self.schedules
+
+
+def wrong_settings(error: ValidationError) -> str:
+    """Return what is wrong with `Settings`, one a line: HOLDFAST_SEED: a valid integer, not ..."""
+    lines = []
+    for found in error.errors():
+        name = str(found["loc"][0])
+        bounds = {type(of).__name__: of for of in Settings.model_fields[name].metadata}
+        said = [
+            f"{word} {getattr(bounds[kind], kind.lower())}"
+            for kind, word in {
+                "Ge": "at least",
+                "Gt": "above",
+                "Le": "at most",
+                "Lt": "below",
+            }.items()
+            if kind in bounds
+        ]
+        wanted = " and ".join(said) or found["msg"].removeprefix("Input should be ")
+        if bounds.keys() == {"Ge", "Le"}:
+            wanted = f"between {bounds['Ge'].ge} and {bounds['Le'].le}"
+        variable = f"{Settings.model_config['env_prefix']}{name.upper()}"
+        lines.append(f"{variable}: {wanted}, not {found['input']!r}")
+    return "\n".join(lines)
 
 
 def silence_libraries() -> None:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from orchestration.cli import main
 from orchestration.resources.instance import TEMPLATE
 from orchestration.settings import QUIET, Protected, Settings, silence_libraries
 
@@ -60,6 +61,7 @@ from orchestration.settings import silence_libraries
 silence_libraries()
 import dagster as dg
 import dagster_dbt
+from orchestration.cli import main
 from orchestration.resources.instance import TEMPLATE
 folder = pathlib.Path(os.environ["TMPDIR"])
 (folder / "dagster.yaml").write_bytes(TEMPLATE.read_bytes())
@@ -166,6 +168,44 @@ def test_settings_that_cannot_be(monkeypatch: pytest.MonkeyPatch, name: str, val
     monkeypatch.setenv(f"HOLDFAST_{name}", value)
     with pytest.raises(ValidationError, match=name.lower()):
         Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("ACCEPT_RATE", "30", "between 0 and 1, not '30'"),
+        ("ACCEPT_RATE", "", "between 0 and 1, not ''"),
+        ("ACCEPT_RATE", "measured", "between 0 and 1, not 'measured'"),
+        ("MARGIN_RATE", "1", "above 0 and below 1, not '1'"),
+        ("TRAINING_ORIGINS", "0", "above 0, not '0'"),
+        ("CONTACT_AMOUNT", "-1", "at least 0, not '-1'"),
+        ("ENV", "production", "'dev' or 'prod', not 'production'"),
+        ("SEED", "x", "a valid integer, unable to parse string as an integer, not 'x'"),
+        ("PROTECTED_FEATURES", "age,creed", "'gender', 'age' or 'country', not 'creed'"),
+    ],
+)
+def test_the_command_line_tells_which_setting_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+    told: str,
+) -> None:
+    monkeypatch.setenv(f"HOLDFAST_{name}", value)
+    assert main(["summary"]) == 2
+    assert capsys.readouterr().err == f"HOLDFAST_{name}: {told}\n"
+
+
+def test_every_wrong_setting_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOLDFAST_ACCEPT_RATE", "30")
+    monkeypatch.setenv("HOLDFAST_DBT_THREADS", "0")
+    assert main(["summary"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "HOLDFAST_ACCEPT_RATE: between 0 and 1, not '30'",
+        "HOLDFAST_DBT_THREADS: above 0, not '0'",
+    ]
 
 
 def test_settings_do_not_change_under_a_run() -> None:
