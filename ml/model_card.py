@@ -265,7 +265,9 @@ def threshold_lines(result: TrainingResult) -> list[str]:
         f"everybody {chosen.metrics['profit_of_all']:,.2f}; it pays for "
         f"{chosen.metrics['share_contacted']:.1%}. A contact costs {profit.contact_amount:,.2f}, "
         f"an incentive {profit.incentive_amount:,.2f}; of those who would leave it keeps "
-        f"{profit.accept_rate:.1%} ({profit.acceptance}).",
+        f"{profit.accept_rate:.1%} ({profit.acceptance}). The threshold by profit takes every "
+        f"customer who is kept for {profit.customer_value:,.2f}, the mean expected margin of "
+        f"{result.horizon_days} days at the last snapshot.",
     ]
     return lines
 

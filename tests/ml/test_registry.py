@@ -254,6 +254,7 @@ def test_each_version_has_a_card(store: Store) -> None:
     caught, in_vain = by_capacity.loc["capacity", ["true_positive", "false_positive"]]
     assert f"| capacity | {caught:,} | {in_vain:,} | " in card
     assert "it keeps 30.0% (assumed, as published for telecoms)" in card
+    assert f"kept for 200.00, the mean expected margin of {HORIZON} days at the last" in card
     for heading in ("Metrics, out of time", "Slices", "Calibration by test snapshot", "limits"):
         assert heading in card
 
