@@ -225,7 +225,7 @@ def run_note(result: TrainingResult, made_by: str | None = None) -> str:
         [
             # MLflow folds all but the first lines away, so these answer the question
             f"**{result.decision.reason.rstrip('.')}.** Log loss {result.chosen} "
-            f"{result.candidate(result.chosen).metrics['log_loss']:.4f}; the next, less it: "
+            f"{result.candidate(result.chosen).metrics['log_loss']:.4f}; others minus it: "
             f"{'; '.join(others[:2])}. It goes by (rise in log loss when shuffled) "
             f"{', '.join(rises)}.",
             "",
