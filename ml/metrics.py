@@ -65,15 +65,12 @@ class Thresholds:
         return {"capacity": self.capacity, "profit": self.profit, "roc": self.roc}
 
 
-def evaluate(
-    y: np.ndarray, p: np.ndarray, thresholds: Mapping[str, float] | None = None
-) -> dict[str, float]:
+def evaluate(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
     """Return every metric by name; NaN where a metric needs both classes and has one.
 
     Names: log_loss, log_loss_no_skill (H(pi)), roc_auc, average_precision, top_decile_lift,
     top_decile_lift_normalised, brier, brier_skill, ece, calibration_bias, calibration_slope,
-    churn_rate, mean_probability, row_count; and for each threshold `t` accuracy_at_t,
-    precision_at_t, recall_at_t, f1_at_t.
+    churn_rate, mean_probability, row_count.
 
     Raises:
         ValueError: no rows, differing lengths, labels other than 0/1, probabilities outside [0, 1].
@@ -83,7 +80,7 @@ def evaluate(
     both = 0 < rate < 1
     brier = float(np.mean((p - y) ** 2))
     lift = top_decile_lift(y, p) if rate > 0 else float("nan")
-    values = {
+    return {
         "log_loss": float(log_losses(y, p).mean()),
         "log_loss_no_skill": entropy(rate),
         "roc_auc": roc_auc(y, p) if both else float("nan"),
@@ -99,10 +96,6 @@ def evaluate(
         "mean_probability": float(p.mean()),
         "row_count": float(len(y)),
     }
-    for name, threshold in (thresholds or {}).items():
-        for metric, value in classification_at(y, p, threshold).items():
-            values[f"{metric}_at_{name}"] = value
-    return values
 
 
 def log_losses(y: np.ndarray, p: np.ndarray) -> np.ndarray:
@@ -224,18 +217,11 @@ def calibration_bins(
     return mass(hits) / masses, mass(scores * sizes) / masses, masses
 
 
-def classification_at(
-    y: np.ndarray, p: np.ndarray, threshold: float | np.ndarray
-) -> dict[str, float]:
-    """Return accuracy, precision, recall, f1 of `p >= threshold`; 0 where nothing is predicted.
+def confusion_at(y: np.ndarray, p: np.ndarray, threshold: float | np.ndarray) -> dict[str, int]:
+    """Return the rows by what `p >= threshold` predicts and what came, as counts (`CONFUSION`).
 
     threshold: one number, or one per row where rows were cut on different days.
     """
-    return classified(confusion_at(y, p, threshold))
-
-
-def confusion_at(y: np.ndarray, p: np.ndarray, threshold: float | np.ndarray) -> dict[str, int]:
-    """Return the rows by what `p >= threshold` predicts and what came, as counts (`CONFUSION`)."""
     predicted, churned = p >= threshold, np.asarray(y) == 1
     cells = (predicted & churned, predicted & ~churned, ~predicted & churned, ~predicted & ~churned)
     return {name: int(cell.sum()) for name, cell in zip(CONFUSION, cells, strict=True)}

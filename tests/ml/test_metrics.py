@@ -14,7 +14,7 @@ from ml.metrics import (
     calibration_bins,
     calibration_slope,
     choose_thresholds,
-    classification_at,
+    classified,
     confusion_at,
     entropy,
     evaluate,
@@ -45,19 +45,19 @@ def test_agrees_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     y, p = _arrays(pairs)
     assert roc_auc(y, p) == pytest.approx(reference.roc_auc_score(y, p))
     assert average_precision(y, p) == pytest.approx(reference.average_precision_score(y, p))
-    found = evaluate(y, p, {"half": 0.5})
+    found = evaluate(y, p)
     assert found["brier"] == pytest.approx(reference.brier_score_loss(y, p))
     clipped = np.clip(p, 1e-6, 1 - 1e-6)
     assert found["log_loss"] == pytest.approx(reference.log_loss(y, clipped))
     cut = p >= 0.5
     left, wrong, missed, right = reference.confusion_matrix(y, cut, labels=[0, 1]).ravel()
-    assert list(confusion_at(y, p, 0.5).values()) == [right, wrong, missed, left]
-    assert found["accuracy_at_half"] == pytest.approx(reference.accuracy_score(y, cut))
-    assert found["f1_at_half"] == pytest.approx(reference.f1_score(y, cut, zero_division=0))
-    assert found["recall_at_half"] == pytest.approx(reference.recall_score(y, cut))
-    assert found["precision_at_half"] == pytest.approx(
-        reference.precision_score(y, cut, zero_division=0)
-    )
+    confusion = confusion_at(y, p, 0.5)
+    assert list(confusion.values()) == [right, wrong, missed, left]
+    found = classified(confusion)
+    assert found["accuracy"] == pytest.approx(reference.accuracy_score(y, cut))
+    assert found["f1"] == pytest.approx(reference.f1_score(y, cut, zero_division=0))
+    assert found["recall"] == pytest.approx(reference.recall_score(y, cut))
+    assert found["precision"] == pytest.approx(reference.precision_score(y, cut, zero_division=0))
 
 
 @settings(max_examples=60, deadline=None)
@@ -140,7 +140,7 @@ def test_nobody_is_contacted_at_a_loss() -> None:
     y, p = np.array([0, 1]), np.array([0.2, 0.8])
     worthless = ProfitModel(customer_value=1.0)
     assert choose_thresholds(y, p, capacity_share=0.5, profit=worthless).profit == np.inf
-    nobody = classification_at(y, p, np.inf)
+    nobody = classified(confusion_at(y, p, np.inf))
     assert nobody == {"accuracy": 0.5, "precision": 0.0, "recall": 0.0, "f1": 0.0}
 
 
