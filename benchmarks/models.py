@@ -300,7 +300,7 @@ def predict(
     from ml.fitting import fit_candidates
     from ml.search import search, tuned
     from ml.settings import TrainingSettings
-    from ml.training import known_by, on_grid, too_few
+    from ml.training import known_by, on_grid, why_unusable
     from ml.validation import split_at
     from ml.value import expected_margin
     from orchestration.defs.models.assets import profit_model
@@ -337,7 +337,7 @@ def predict(
             continue
         judged = ["snapshot_date", "is_churned"]
         rows = pd.concat([on.loc[on["snapshot_date"] < day, judged], test[judged]])
-        reason = too_few(rows, split, str(day), settings)
+        reason = why_unusable(rows, split, str(day), settings)
         if reason is not None:
             print(f"{day} is left out, as in a training: {reason}")
             continue

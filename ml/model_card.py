@@ -1,6 +1,7 @@
 """The model card: what one registered version is, for whoever must decide whether to trust it.
 
-Belongs here: the text, after Mitchell et al., Model Cards for Model Reporting, 2019. Does not
+Belongs here: the text, after Mitchell et al., Model Cards for Model Reporting, 2019; and of the
+same tables what the page of a run in MLflow opens with (`run_note`, `made_by_lines`). Does not
 belong here: where it is kept (ml.registry), the numbers (ml.training, ml.value_training).
 """
 
@@ -250,8 +251,8 @@ def threshold_lines(result: TrainingResult) -> list[str]:
         f"{result.settings.capacity_share:.0%}; by profit; by ROC, the highest recall less "
         "false-positive rate. Rows of all test snapshots.",
         "",
-        "| threshold | caught | contacted in vain | missed | left alone | accuracy | precision | "
-        "recall | F1 |",
+        "| threshold | caught (TP) | contacted in vain (FP) | missed (FN) | left alone (TN) | "
+        "accuracy | precision | recall | F1 |",
         "| --- |" + " ---: |" * 8,
     ]
     for row in chosen.at_thresholds.to_dict("records"):

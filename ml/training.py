@@ -485,7 +485,7 @@ def _splits(
             origins = found
     usable, reasons = [], []
     for split in origins:
-        reason = too_few(data, split, f"origin {split.test}", settings)
+        reason = why_unusable(data, split, f"origin {split.test}", settings)
         if reason:
             reasons.append(reason)
         else:
@@ -497,7 +497,7 @@ def _splits(
             f"after an earlier one; at least {horizon_days + settings.later_days}"
             " days of snapshots with matured labels are needed"
         )
-    no_refit = too_few(data, refit, "the refit", settings)
+    no_refit = why_unusable(data, refit, "the refit", settings)
     if no_refit or not usable:
         told = "; ".join([*reasons, no_refit] if no_refit else reasons)
         raise TrainingSkipped(f"no candidates can be compared as of {as_of}: {told}")
@@ -539,7 +539,9 @@ def _dates(column: pd.Series) -> pd.Series:
     return column.astype(object)
 
 
-def too_few(data: pd.DataFrame, split: Split, name: str, settings: TrainingSettings) -> str | None:
+def why_unusable(
+    data: pd.DataFrame, split: Split, name: str, settings: TrainingSettings
+) -> str | None:
     """Return what a split lacks to be compared on, or None; data: snapshot_date, is_churned."""
     # part, its snapshots, the fewest rows, the fewest of each class
     parts: list[tuple[str, tuple[date, ...], int, int]] = [

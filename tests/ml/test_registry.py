@@ -252,6 +252,7 @@ def test_each_version_has_a_card(store: Store) -> None:
     by_capacity = store.result.candidate("logistic_all").at_thresholds.set_index("purpose")
     assert by_capacity.loc["capacity", list(CONFUSION)].sum() == len(store.result.predictions)
     caught, in_vain = by_capacity.loc["capacity", ["true_positive", "false_positive"]]
+    assert "caught (TP) | contacted in vain (FP) | missed (FN) | left alone (TN)" in card
     assert f"| capacity | {caught:,} | {in_vain:,} | " in card
     assert "it keeps 30.0% (assumed, as published for telecoms)" in card
     assert f"kept for 200.00, the mean expected margin of {HORIZON} days at the last" in card

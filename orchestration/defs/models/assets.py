@@ -1,7 +1,9 @@
 """`models/churn`, `models/customer_segments`, `models/customer_value`: trained and registered.
 
-What belongs here: reading what had matured, calling `ml`, logging to MLflow, the champion. These
-assets are not partitioned: a training is as of a day, and says which.
+What belongs here: reading what had matured, calling `ml`, logging to MLflow, the champion; and what
+others ask for, too: what a run in MLflow says of its Dagster run (`run_tags`, for models of uplift)
+and what a contact costs and keeps (`profit_model`, for the benchmark of models). These assets are
+not partitioned: a training is as of a day, and says which.
 """
 
 from datetime import date, timedelta
@@ -206,7 +208,8 @@ def model_assets() -> list[dg.AssetsDefinition]:
             "Candidates compared out of time, the best that passes the gates refitted on all that "
             "is known and registered; champion if it beats the champion on the same rows, or is "
             "the champion's own recipe on newer labels and no worse. "
-            "While nothing can be compared and nobody serves, the recency rule does."
+            "While nothing can be compared and nobody serves, the recency rule does. Past days of "
+            "campaign_results, whose edge would close a circle, say what share a contact keeps."
         ),
     )
     def churn_model(
