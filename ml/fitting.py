@@ -119,14 +119,15 @@ def teaching_rows(
     """Return the rows that teach a recipe on the day of the split, and what they teach.
 
     ends: the periods of a recipe that learns when customers bought, whose target is `TARGET` on
-    all rows of which a period had closed; None: labels, on the snapshots that had matured.
+    all rows of which a period had closed; None: labels, on the snapshots that had matured. Labels
+    also where of fewer than half as many rows it is known when, so unevenly do snapshots stand.
     """
-    if ends is None:
-        rows = panel[panel["snapshot_date"].isin(split.matured)]
-        rows = sample_rows(rows, max_rows, f"train|{seed}")
-        return rows, rows["is_churned"].to_numpy("int64")
+    labelled = panel[panel["snapshot_date"].isin(split.matured)]
     known = panel[panel["snapshot_date"] <= split.test]
-    periods = purchase_periods(known, split.test, ends)
+    periods = None if ends is None else purchase_periods(known, split.test, ends)
+    if periods is None or (periods["known_periods"] > 0).sum() < len(labelled) / 2:
+        rows = sample_rows(labelled, max_rows, f"train|{seed}")
+        return rows, rows["is_churned"].to_numpy("int64")
     known = known.assign(**{name: periods[name] for name in TARGET.names or ()})
     rows = sample_rows(known[periods["known_periods"] > 0], max_rows, f"train|{seed}")
     target = np.empty(len(rows), dtype=TARGET)

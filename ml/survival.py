@@ -56,8 +56,9 @@ def purchase_periods(panel: pd.DataFrame, known_by: date, ends: Sequence[int]) -
     matured), matured_date, of all customers of each snapshot. Whoever is silent for fewer days than
     have passed since snapshot S had bought after S; whoever has left a later snapshot had not. So a
     period is known where a snapshot stands at its end, by `known_by`; the last one only by the
-    label, which also overrules the snapshots where an order was cancelled later. Nothing after
-    `known_by` is looked at.
+    label, which also overrules the snapshots where an order was cancelled later. Where a snapshot
+    is missing in between, the label tells nothing: of those who bought nobody knows when, and to
+    learn of the others alone would teach that nobody buys. Nothing after `known_by` is looked at.
     """
     places, days = pd.factorize(panel["snapshot_date"], sort=True)
     customers, keys = pd.factorize(panel["customer_key"])
@@ -79,11 +80,12 @@ def purchase_periods(panel: pd.DataFrame, known_by: date, ends: Sequence[int]) -
         goes_on &= ~bought
     labelled = panel["is_churned"].notna().to_numpy()
     labelled = labelled & np.array([day <= known_by for day in panel["matured_date"]], dtype=bool)
+    labelled &= (period > 0) | (closed == len(ends) - 1)
     churned = labelled & (panel["is_churned"] == 1).to_numpy()
     period[churned] = 0
     closed[churned] = len(ends)
-    # bought after the last snapshot that could tell: only if those before it could tell
-    late = labelled & ~churned & (period == 0) & (closed == len(ends) - 1)
+    # bought after the last snapshot that could tell
+    late = labelled & ~churned & (period == 0)
     period[late] = len(ends)
     closed[late] = len(ends)
     return target
@@ -252,7 +254,10 @@ class DiscreteTimeSurvival(ClassifierMixin, BaseEstimator):
         return np.column_stack(columns)
 
     def sees_a_year(self, X: np.ndarray, y: np.ndarray) -> bool:
-        """Return whether a fit on these rows, y of `TARGET`, would be told the time of the year."""
+        """Return whether a fit on these rows, y as of `fit`, would be told the time of the year."""
+        if y.dtype != TARGET:
+            at = np.zeros(len(X), dtype="int64")
+            return self._has_seen_a_year(X, at, self.period_ends[-1:])
         rows, period, _ = _person_periods(y)
         return self._has_seen_a_year(X[rows], period, self.period_ends)
 

@@ -65,6 +65,7 @@ from ml.validation import (
     sample_rows,
     split_at,
     thin,
+    usual_step,
 )
 from ml.value import expected_margin
 
@@ -231,12 +232,10 @@ def train(
     settings = settings or TrainingSettings()
     if searched is None:
         searched = SETTINGS if recipes is None else {}
-    recipes = dict(
-        recipes
-        or candidates(
-            seed, features, horizon_days=horizon_days, step_days=settings.snapshot_spacing_days
-        )
-    )
+    everything = known_by(training, as_of, horizon_days, features)
+    days, panel = on_grid(everything, settings.snapshot_spacing_days)
+    step = usual_step(days, settings.snapshot_spacing_days)
+    recipes = dict(recipes or candidates(seed, features, horizon_days=horizon_days, step_days=step))
     if FALLBACK not in recipes:
         raise ValueError(f"the recipes must include the baseline and fallback {FALLBACK!r}")
     off = sorted(set(champion.protected) - set(protected_in(features))) if champion else []
@@ -245,8 +244,6 @@ def train(
         displaced = f"champion version {champion.version} uses {', '.join(off)}, now switched off"
         on_progress(displaced)
         champion = None
-    everything = known_by(training, as_of, horizon_days, features)
-    days, panel = on_grid(everything, settings.snapshot_spacing_days)
     data = panel[panel["is_churned"].notna()].astype({"is_churned": "int64"})
     data = data.reset_index(drop=True)
     names = [*recipes, *(name for name in AVERAGES if set(AVERAGES[name]) <= set(recipes))]
@@ -402,15 +399,17 @@ def permutation_importances(
 def on_grid(data: pd.DataFrame, spacing_days: int) -> tuple[list[date], pd.DataFrame]:
     """Return the labelled snapshots, thinned, and the rows of these and of later ones on the grid.
 
-    The grid is counted back from the last snapshot whose labels have matured, and goes on after it:
-    a snapshot that stands a whole number of steps after another tells who bought in between.
+    The grid is counted back from the last snapshot whose labels have matured, and goes on after it
+    by its `usual_step`: a snapshot that stands a whole number of steps after another tells who
+    bought in between.
     """
     labelled = data.loc[data["is_churned"].notna(), "snapshot_date"]
     days = thin(list(labelled.unique()), spacing_days)
+    step = usual_step(days, spacing_days)
     later = {
         day
         for day in data["snapshot_date"].unique()
-        if days and day > days[-1] and (day - days[-1]).days % spacing_days == 0
+        if days and day > days[-1] and (day - days[-1]).days % step == 0
     }
     return days, data[data["snapshot_date"].isin({*days, *later})].reset_index(drop=True)
 

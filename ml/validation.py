@@ -10,9 +10,11 @@ be tested as of T may therefore use a snapshot S only if S + horizon <= T: the h
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import pairwise
 from math import exp, factorial
 
 import numpy as np
@@ -69,6 +71,16 @@ def thin(snapshot_dates: Sequence[date], spacing_days: int) -> list[date]:
         if not kept or (kept[-1] - day).days >= spacing_days:
             kept.append(day)
     return kept[::-1]
+
+
+def usual_step(days: Sequence[date], spacing_days: int) -> int:
+    """Return the days that most neighbours of ascending `days` lie apart, the fewest of equals.
+
+    `thin` keeps what there is: days published every 14, thinned to 21, stand every 28. With fewer
+    than two days there is no step but the one that was asked for.
+    """
+    steps = Counter((after - day).days for day, after in pairwise(days))
+    return min(steps, key=lambda step: (-steps[step], step), default=spacing_days)
 
 
 def split_at(

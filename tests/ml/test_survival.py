@@ -84,6 +84,25 @@ def test_a_label_overrules_an_order_that_was_cancelled_later() -> None:
     assert purchase_periods(panel, DAY + timedelta(days=90), ENDS)[0].item() == (0, 4)
 
 
+def test_a_label_tells_nothing_where_nobody_knows_when() -> None:
+    """Without the snapshot in between, only those who never bought would be known."""
+    panel = _panel([(0, "never", 5, 1), (0, "bought", 5, 0)])
+    known = purchase_periods(panel, DAY + timedelta(days=90), ENDS)
+    assert known["known_periods"].tolist() == [0, 0]
+    alone = purchase_periods(panel, DAY + timedelta(days=90), (90,))  # no period before the last
+    assert alone.tolist() == [(0, 1), (1, 1)]
+
+
+def test_labels_alone_may_tell_of_a_season() -> None:
+    model = DiscreteTimeSurvival(_boosting(), ENDS, 0)
+    day = np.repeat(np.arange(0.0, 365.0, 14), 10)[:, None]
+    labels = np.arange(len(day)) % 2
+    assert model.sees_a_year(day, labels)
+    assert not model.sees_a_year(day[:100], labels[:100])
+    assert model.fit(day, labels).has_season_
+    assert not model.fit(day[:100], labels[:100]).has_season_
+
+
 def test_nothing_after_the_day_is_looked_at() -> None:
     random = np.random.default_rng(3)
     rows = [(14 * s, f"{c}", int(random.integers(0, 90)), float(random.integers(0, 2)))

@@ -26,9 +26,19 @@ from training_world import (
 from ml.candidates import candidates
 from ml.estimators import SelectFeatures
 from ml.features import INPUTS, FeatureError
+from ml.fitting import known_periods, teaching_rows
 from ml.metrics import log_losses
 from ml.scoring import score
-from ml.training import Champion, Fallback, TrainingResult, TrainingSkipped, train
+from ml.survival import TARGET
+from ml.training import (
+    Champion,
+    Fallback,
+    TrainingResult,
+    TrainingSkipped,
+    known_by,
+    on_grid,
+    train,
+)
 
 AS_OF = FIRST + timedelta(days=14 * 13 + HORIZON)
 NAMES = [
@@ -457,6 +467,34 @@ def test_a_wrong_frame_is_an_error(frame: pd.DataFrame, change: Any, told: str) 
 def test_a_broken_feature_is_an_error(frame: pd.DataFrame) -> None:
     with pytest.raises(FeatureError, match="order_count_30d"):
         _train(frame.assign(order_count_30d=np.inf))
+
+
+@pytest.mark.parametrize(("step", "is_dated"), [(None, True), (21, False)])
+def test_a_step_at_which_no_snapshot_stands_stops_nothing(
+    frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, step: int | None, is_dated: bool
+) -> None:
+    """Fortnights thinned to 21 days stand every 28; where periods do not follow, labels teach."""
+    asked: set[int] = set()
+
+    def two(seed: int, features: tuple[str, ...], *, horizon_days: int, step_days: int) -> Any:
+        asked.add(step_days)
+        made = candidates(seed, features, horizon_days=horizon_days, step_days=step or step_days)
+        made["survival"].set_params(model__estimator__max_iter=30)
+        return {name: made[name] for name in ("recency_rule", "survival")}
+
+    monkeypatch.setattr("ml.training.candidates", two)
+    horizon = 56
+    matured = frame["snapshot_date"] + timedelta(days=horizon)
+    rows, as_of = frame.assign(matured_date=matured), max(matured)
+    settings = replace(SETTINGS, snapshot_spacing_days=21)
+    result = train(rows, as_of, horizon, 7, settings=settings, searched={})
+    assert isinstance(result, TrainingResult)
+    assert "survival" in result.ranking
+    assert asked == {28}
+    _, panel = on_grid(known_by(rows, as_of, horizon, INPUTS), 21)
+    recipe = two(7, INPUTS, horizon_days=horizon, step_days=28)["survival"]
+    _, taught = teaching_rows(panel, result.refit, known_periods(recipe), 60_000, 7)
+    assert (taught.dtype == TARGET) is is_dated
 
 
 def test_progress_is_told(frame: pd.DataFrame) -> None:

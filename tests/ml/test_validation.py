@@ -20,6 +20,7 @@ from ml.validation import (
     split_at,
     thin,
     uniform_hash,
+    usual_step,
 )
 
 FIRST = date(2025, 1, 1)
@@ -68,6 +69,15 @@ def test_thin_counts_back_from_the_latest() -> None:
     daily = [FIRST + timedelta(days=i) for i in range(31)]
     kept = thin(daily + daily, 14)
     assert kept == [daily[2], daily[16], daily[30]]
+
+
+def test_the_usual_step_is_that_of_the_days_there_are() -> None:
+    fortnights = [FIRST + timedelta(days=14 * i) for i in range(10)]
+    assert usual_step(fortnights, 14) == 14
+    assert usual_step(thin(fortnights, 21), 21) == 28
+    uneven = [FIRST + timedelta(days=n) for n in (0, 30, 60, 75, 89, 103)]
+    assert usual_step(uneven, 14) == 14
+    assert usual_step(uneven[:1], 21) == usual_step([], 21) == 21
 
 
 def test_sample_is_of_rows_and_depends_on_content_only() -> None:

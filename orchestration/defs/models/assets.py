@@ -102,7 +102,7 @@ def training_frame(platform: Platform, as_of: date) -> "pd.DataFrame":
     tables, lake = mart_tables(), platform.lake
     horizon = platform.home.shop.horizon_days
     labels, features = tables["churn_labels"], tables["customer_features"]
-    from ml.validation import thin
+    from ml.validation import thin, usual_step
 
     have = set(lake.days(features))
     snapshots = thin(
@@ -114,7 +114,7 @@ def training_frame(platform: Platform, as_of: date) -> "pd.DataFrame":
         platform.settings.training_step_days,
     )
     matured = [day + timedelta(days=horizon) for day in snapshots]
-    step = platform.settings.training_step_days
+    step = usual_step(snapshots, platform.settings.training_step_days)
     snapshots += [
         day
         for day in sorted(have)
