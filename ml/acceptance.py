@@ -54,11 +54,12 @@ def measured_acceptance(results: pd.DataFrame) -> Acceptance | None:
 
         measured = sum n (p_arm - p_control) / sum n (1 - p_control)
 
-    with n the customers of an arm and p the share who bought within the campaign's window: of those
-    who would not have bought, how many did because of it. By everybody who was drawn for the arm,
-    reached or not, which is what a contact that is planned is worth. The mean over arms and not the
-    best of them, since the best of a few is lucky. Campaigns are independent; arms of one share
-    their control and are taken to err together, which widens the interval.
+    with n the customers of an arm and p the share who bought within the campaign's window, which is
+    to be no shorter than the horizon: of those who would not have bought, how many did because of
+    it. By everybody who was drawn for the arm, reached or not, which is what a contact that is
+    planned is worth. The mean over arms and not the best of them, since the best of a few is lucky.
+    Campaigns are independent; arms of one share their control and are taken to err together, which
+    widens the interval.
 
     The rate is the posterior mean under the prior `PUBLISHED`, both weighed by their precision:
     a few hundred customers move what was believed before, some thousands replace it.

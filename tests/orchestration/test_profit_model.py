@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 from small_tables import filled, put
 
 from ml.metrics import ProfitModel
+from orchestration.defs.campaigns import files
 from orchestration.defs.models.assets import profit_model
 from orchestration.resources.platform import Platform
 from orchestration.tables import CAMPAIGN_RESULTS
@@ -59,6 +61,15 @@ def test_acceptance_is_measured_by_campaigns_that_had_ended(
         customer_count_arm=400,
     )
     put(platform.lake, CAMPAIGN_RESULTS, READ, results)
+    assert profit_model(platform, READ, frame) == before  # nothing says how long its window was
+    windows = {"spring": platform.home.shop.horizon_days - 1}
+    monkeypatch.setattr(
+        files,
+        "registered",
+        lambda home, name: SimpleNamespace(outcome=SimpleNamespace(window_days=windows[name])),
+    )
+    assert profit_model(platform, READ, frame) == before  # it may only have hurried people
+    windows["spring"] += 1
     assert profit_model(platform, date(2025, 2, 28), frame) == before  # not known yet
     after = profit_model(platform, READ, frame)
     assert after.accept_rate == pytest.approx((0.2 * 625 + 0.3 * 100) / 725)

@@ -173,6 +173,7 @@ def profit_model(platform: Platform, as_of: date, frame: "pd.DataFrame") -> "Pro
     from ml.acceptance import measured_acceptance
     from ml.metrics import ProfitModel
     from ml.value import expected_margin
+    from orchestration.defs.campaigns.files import registered
     from orchestration.tables import CAMPAIGN_RESULTS
 
     settings, lake = platform.settings, platform.lake
@@ -181,7 +182,16 @@ def profit_model(platform: Platform, as_of: date, frame: "pd.DataFrame") -> "Pro
         told = {"accept_rate": settings.accept_rate, "acceptance": "set by the shop"}
     else:
         days = [day for day in lake.days(CAMPAIGN_RESULTS) if day <= as_of]
-        found = measured_acceptance(lake.read_frame(CAMPAIGN_RESULTS, days)) if days else None
+        results = lake.read_frame(CAMPAIGN_RESULTS, days)
+        horizon = platform.home.shop.horizon_days
+        # In a shorter window, whom a contact only hurried looks like one whom it kept.
+        tells = {
+            name
+            for name in results["campaign_id"].unique()
+            if (campaign := registered(platform.home, name))
+            and campaign.outcome.window_days >= horizon
+        }
+        found = measured_acceptance(results[results["campaign_id"].isin(tells)])
         if found is not None:
             told = {"accept_rate": found.rate, "acceptance": str(found)}
     if len(frame):
