@@ -1159,6 +1159,7 @@ def _judge(
     def say(level: str, reason: str) -> None:
         nonlocal status
         reasons.append(reason)
+        row["is_suspect"] |= level == "needs_review"  # which the status of an open look would hide
         if STATUSES.index(level) > STATUSES.index(status):
             status = level
 
@@ -1256,7 +1257,8 @@ def _hold_decisions(plan: AnalysisPlan, rows: Sequence[dict[str, Any]]) -> None:
             if other["arm"] == row["arm"] and other["look_date"] <= row["look_date"]
         }
         for name, other in newest.items():
-            if other["role"] == "goal" and other["status"] in ("needs_review", "invalid"):
+            is_doubtful = other["is_suspect"] or other["status"] == "invalid"
+            if other["role"] == "goal" and is_doubtful:
                 row["decision"] = None
                 row["reason"] += f"; nothing is decided before {name} has been reviewed"
         if row["decision"] != "roll_out":
@@ -1303,7 +1305,9 @@ def _nothing_yet(
 def _frame_of(
     plan: AnalysisPlan, metric: MetricPlan, number: int, day: date, is_final: bool, arm: str
 ) -> dict[str, Any]:
+    """An empty row; is_suspect (a review is due, open look or not) is not published."""
     return dict.fromkeys(COLUMNS) | {
+        "is_suspect": False,
         "campaign_id": plan.campaign_id,
         "arm": arm,
         "metric": metric.name,

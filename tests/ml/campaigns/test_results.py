@@ -585,6 +585,23 @@ def test_a_crossed_boundary_ends_the_wait() -> None:
     assert crossed["p_value"].nunique() == 1, "the p-value is that of the stop"
 
 
+def test_an_open_look_hides_no_review() -> None:
+    """Retention of 1 and 1.75 %: a lift of +75 % that so few customers do not settle."""
+    plan, ledger, outcomes = wave(lift=2.0)
+    retained = MetricPlan("retained", "goal", is_proportion=True, minimum_effect=0.02)
+    turn = np.arange(N) // 20  # of 400, the same on every day
+    bought = turn < np.where(ledger["arm"].eq("coupon"), 7, 4)
+    outcomes["retained"] = bought.astype(float)
+    plan = replace(plan, metrics=(PROFIT, retained))
+    read = read_out(plan, ledger, outcomes, plan.looks[1]).set_index(["metric", "look"])
+    doubtful, profit = read.loc[("retained", 2)], read.loc[("profit_amount", 2)]
+    assert doubtful["status"] == "window_open"
+    assert "more often a fault" in doubtful["reason"]
+    assert profit["is_boundary_crossed"]
+    assert profit["decision"] is None
+    assert "before retained has been reviewed" in profit["reason"]
+
+
 @pytest.mark.parametrize("monitoring", ["planned", "open_ended"])
 def test_looking_often_keeps_the_error(monitoring: str) -> None:
     """Rule 16 through the production path: fourteen looks at nothing."""
