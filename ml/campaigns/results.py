@@ -1246,7 +1246,7 @@ def _adjust_for_multiplicity(plan: AnalysisPlan, rows: Sequence[dict[str, Any]])
 def _hold_decisions(plan: AnalysisPlan, rows: Sequence[dict[str, Any]]) -> None:
     """Nothing is decided while a goal needs review, or rolled out over a guardrail.
 
-    A guardrail stops where it is inferior, and defers where it cannot be judged yet.
+    A guardrail stops where it is inferior, and defers where it cannot be judged or needs review.
     """
     for row in rows:
         if row["decision"] is None:
@@ -1264,12 +1264,14 @@ def _hold_decisions(plan: AnalysisPlan, rows: Sequence[dict[str, Any]]) -> None:
         if row["decision"] != "roll_out":
             continue
         for metric in plan.metrics:
-            verdict = newest.get(metric.name, {}).get("guardrail_verdict")
-            if metric.role != "guardrail" or verdict == "non_inferior":
+            other = newest.get(metric.name, {})
+            verdict, is_suspect = other.get("guardrail_verdict"), other.get("is_suspect", False)
+            if metric.role != "guardrail" or (verdict == "non_inferior" and not is_suspect):
                 continue
             stops = verdict == "inferior" or row["decision"] == "stop"
             row["decision"] = "stop" if stops else "keep_testing"
-            said = "is inferior" if verdict == "inferior" else "may be inferior"
+            unsure = "is to be reviewed" if is_suspect else "may be inferior"
+            said = "is inferior" if verdict == "inferior" else unsure
             row["reason"] += f"; the guardrail {metric.name} {said}"
 
 

@@ -745,6 +745,22 @@ def test_nothing_is_rolled_out_over_a_guardrail() -> None:
     assert waiting.loc["profit_amount", "decision"] == "keep_testing", "not judged yet"
 
 
+def test_a_guardrail_under_review_clears_nothing() -> None:
+    ledger, outcomes = world()
+    rng = np.random.default_rng(1)
+    harm = MetricPlan("cost_amount", "guardrail", higher_is_better=False, non_inferiority_margin=9)
+    plan = replace(PLAN, metrics=(PROFIT, replace(harm, covariate="before")))
+    decisions = {}
+    for gap in (0.0, 0.2):
+        outcomes["before"] = rng.normal(size=N) + gap * ledger["arm"].eq("coupon")
+        profit, guardrail = (row for _, row in read_out(plan, ledger, outcomes, END).iterrows())
+        assert guardrail["guardrail_verdict"] == "non_inferior"
+        decisions[guardrail["status"]] = (profit["decision"], profit["reason"])
+    assert decisions["ok"][0] == "roll_out"
+    assert decisions["needs_review"][0] == "keep_testing"
+    assert "the guardrail cost_amount is to be reviewed" in decisions["needs_review"][1]
+
+
 # -- money ----------------------------------------------------------------------------------------
 
 
