@@ -20,6 +20,7 @@ from orchestration.defs.daily import Run, daily_partitions
 from orchestration.defs.scores.assets import list_of
 from orchestration.defs.uplift import assets as uplift
 from orchestration.resources.catalog import Audit
+from orchestration.resources.lake import Lake
 from orchestration.resources.platform import Platform
 from orchestration.tables import (
     CAMPAIGN_ASSIGNMENTS,
@@ -35,6 +36,7 @@ from orchestration.tables import (
 )
 
 if TYPE_CHECKING:
+    from expectations.schema import Table
     from orchestration.resources.home import Home
 
 DAY = date(2024, 3, 5)
@@ -273,6 +275,42 @@ def test_results_are_adjusted_by_forecasts_only(run: Run, is_rescore: bool, meth
     again = Run(run.platform, [end], "run", lambda text: None)
     read = assets._readings(again, campaign, drawn, end).set_index("metric")
     assert read.loc["retained", "srm_p_eligible"] > 0.001
+
+
+def test_who_is_eligible_is_read_a_day_at_a_time_once_for_all_campaigns(
+    run: Run, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100 pass on each of three days, 20 from the second on, 10 on the third; others never."""
+    lake, days = run.platform.lake, [DAY + timedelta(days=n) for n in range(3)]
+    text = CAMPAIGN + f"end_date: {days[2]}\n"
+    both = [campaign_of(text), campaign_of(text.replace("id: winback", "id: another"))]
+    drawn = {campaign.id: ledger(campaign)[:10] for campaign in both}
+    put(lake, CAMPAIGN_ASSIGNMENTS, DAY, pd.concat(drawn.values()))
+    register(home, both, pd.concat(drawn.values()))
+    for day, passing in zip(days, (100, 120, 130), strict=True):
+        reasons = ["outside_coverage"] * passing + ["no_consent"] * (N - passing)
+        shared: dict[str, Any] = {"snapshot_date": day, "exclusion_reason": reasons}
+        cohorts = [
+            filled(CAMPAIGN_COHORTS, N, **shared, is_eligible=False, campaign_id=campaign.id)
+            for campaign in both
+        ]
+        put(lake, CAMPAIGN_COHORTS, day, pd.concat(cohorts))
+    reads: list[list[date]] = []
+    read = Lake.read
+
+    def spied(self: Lake, table: Table, days: Any = None, *rest: Any, **named: Any) -> Any:
+        if table is CAMPAIGN_COHORTS:
+            reads.append(list(days))
+        return read(self, table, days, *rest, **named)
+
+    monkeypatch.setattr(Lake, "read", spied)
+    for day, firsts in ((days[1], [100, 20]), (days[2], [100, 20, 10]), (days[1], [100, 20])):
+        for campaign in both:
+            found = assets._eligible(run, campaign, drawn[campaign.id], day)
+            assert found is not None
+            assert found["assigned_date"].value_counts().tolist() == firsts
+            assert found["customer_key"].is_unique
+    assert reads == [[day] for day in days], "a day at a time, once a run"
 
 
 @pytest.mark.parametrize(

@@ -453,28 +453,52 @@ def _readings(run: Run, campaign: Campaign, ledger: pd.DataFrame, day: date) -> 
 def _eligible(run: Run, campaign: Campaign, ledger: pd.DataFrame, day: date) -> pd.DataFrame | None:
     """Return who was eligible by `day`, of the days of enrolment whose cohorts are published.
 
-    Each cohort is read once a run, and what follows from the same cohorts is made once in a row.
+    What follows from the same cohorts is made once in a row.
     """
     import pandas as pd
 
-    from ml.campaigns.cohorts import eligible_units, passed_every_rule
+    from ml.campaigns.cohorts import eligible_units
+
+    published = run.platform.lake.days(CAMPAIGN_COHORTS)
+    days = tuple(d for d in published if campaign.assigns_on(d) and d <= day)
+    made: dict[tuple[date, ...], pd.DataFrame | None] = run.once(f"eligible {campaign.id}", dict)
+    if days not in made:
+        made.clear()
+        first = _first_passes(run, campaign, day)
+        passed = pd.DataFrame({"customer_key": list(first), "snapshot_date": list(first.values())})
+        passed = passed[passed["snapshot_date"] <= day]
+        made[days] = eligible_units(campaign, passed, ledger) if len(passed) else None
+    return made[days]
+
+
+def _first_passes(run: Run, campaign: Campaign, day: date) -> dict[str, date]:
+    """Return who passed every rule of a campaign and on which day first, of all days read so far.
+
+    Each cohort is read once a run, for all campaigns under way, and let go before the next one is
+    read. Whom holdout or coverage leave out pass again on every day; only the first one is kept.
+    """
+    import pyarrow.compute as pc
+
+    from ml.campaigns.cohorts import passed_every_rule
+    from orchestration.resources.lake import to_pandas
 
     lake = run.platform.lake
-    days = [d for d in lake.days(CAMPAIGN_COHORTS) if campaign.assigns_on(d) and d <= day]
-    passed: dict[date, pd.DataFrame] = run.once(f"passed {campaign.id}", dict)
-    if new := [d for d in days if d not in passed]:
-        columns = ["campaign_id", "snapshot_date", "customer_key", "is_eligible"]
-        cohort = lake.read_frame(CAMPAIGN_COHORTS, new, [*columns, "exclusion_reason"])
-        own = passed_every_rule(cohort[cohort["campaign_id"] == campaign.id])
-        passed.update({d: own[own["snapshot_date"] == d] for d in new})
-    if not any(len(passed[d]) for d in days):
-        return None
-    made: dict[tuple[date, ...], pd.DataFrame] = run.once(f"eligible {campaign.id}", dict)
-    if tuple(days) not in made:
-        made.clear()
-        everybody = pd.concat([passed[d] for d in days])
-        made[tuple(days)] = eligible_units(campaign, everybody, ledger)
-    return made[tuple(days)]
+    columns = ["campaign_id", "customer_key", "is_eligible", "exclusion_reason"]
+    first: dict[str, dict[str, date]] = run.once("first passes", dict)
+    done: set[tuple[str, date]] = run.once("cohorts read", set)
+    open_now = {c.id: c for c in (*started(run, day), campaign) if day <= c.settled_date}
+    for d in sorted(d for d in lake.days(CAMPAIGN_COHORTS) if d <= day):
+        due = [c for c in open_now.values() if c.assigns_on(d) and (c.id, d) not in done]
+        if not due:
+            continue
+        cohort = lake.read(CAMPAIGN_COHORTS, [d], columns)
+        for other in due:
+            own = to_pandas(cohort.filter(pc.field("campaign_id") == other.id))
+            passes = first.setdefault(other.id, {})
+            for customer_key in passed_every_rule(own)["customer_key"]:
+                passes.setdefault(customer_key, d)
+            done.add((other.id, d))
+    return first.get(campaign.id, {})
 
 
 def _last_readings(results: pd.DataFrame) -> pd.DataFrame:
