@@ -168,9 +168,10 @@ class Outcome(Document):
 
     `return_lag_days` after the window net margin and profit are read: by then most of what comes
     back has (Online Retail II: median 10 days, 90th percentile 78). `goals` stand beside the
-    primary metric and share its error. `looks` counts the readings of the goals, the last included;
-    with open-ended monitoring every day is one, and intervals are wider. `winsorise` caps a metric
-    for its test at a quantile of all arms together; profit is never capped.
+    primary metric and share its error. `looks` counts the readings of each metric, the last
+    included, at equal shares of the days on which its own values become final; with open-ended
+    monitoring every day is one, and intervals are wider. `winsorise` caps a metric for its test at
+    a quantile of all arms together; profit is never capped.
     """
 
     window_days: Annotated[int, Field(ge=1, le=365)]

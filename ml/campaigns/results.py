@@ -200,8 +200,9 @@ class MetricPlan:
 class AnalysisPlan:
     """How a campaign will be read, fixed before it starts.
 
-    weights: per arm, in the order of the file. looks: days of interim readings before the end;
-    spending: how they share the error. monitoring open_ended: every day may be read, by a
+    weights: per arm, in the order of the file. looks: days of interim readings, before the end, of
+    the goal that is final last (`looks_of` has those of each metric); spending: how they share the
+    error. monitoring open_ended: every day may be read, by a
     confidence sequence that is tightest at planned_customers. decides: the metric of profit per
     customer; cost: the column of what the campaign spent per customer. stratum: column frozen at
     assignment. contacted: arms whose messages go out alike, compared at "sent" and "delivered".
@@ -265,7 +266,8 @@ class AnalysisPlan:
                 f"{name}: looks lie on or after {first}, when the goals of the first customers are "
                 f"final, and before the end on {end}"
             )
-        if self.looks[0] < self.last_assignment_date and not self.planned_customers:
+        earliest = min(self.looks_of(metric)[0] for metric in self.metrics)
+        if earliest < self.last_assignment_date and not self.planned_customers:
             raise ValueError(f"{name}: looks before enrolment ends need planned_customers")
 
     @property
@@ -282,6 +284,15 @@ class AnalysisPlan:
     def end_date(self, metric: MetricPlan) -> date:
         """The day at whose end the metric is final for everybody."""
         return self.last_assignment_date + timedelta(days=self.window_days + metric.settle_days)
+
+    def looks_of(self, metric: MetricPlan) -> tuple[date, ...]:
+        """Days of the metric's interim looks: each waits as long for its values as its end does.
+
+        So a look is at the same share of the customers for all metrics, whenever they are final,
+        and each has as many looks as power was planned for.
+        """
+        shift = timedelta(days=self.window_days + metric.settle_days - self.closing_days)
+        return tuple(look + shift for look in self.looks)
 
     def error_of(self, metric: MetricPlan) -> float:
         """Two-sided error of one comparison at a planned look: goals share alpha equally."""
@@ -563,7 +574,7 @@ def _looks(plan: AnalysisPlan, data: _Data, metric: MetricPlan, as_of: date) -> 
     found: list[_Look] = []
     fractions: list[float] = []
     information: list[float] = []
-    for number, day in enumerate((*(look for look in plan.looks if look < end), end), 1):
+    for number, day in enumerate((*plan.looks_of(metric), end), 1):
         if day > as_of:
             break
         is_final = day == end

@@ -20,6 +20,7 @@ from ml.campaigns.deliveries import COLUMNS as DELIVERY_COLUMNS
 from ml.campaigns.deliveries import as_messages, assigned_deliveries
 from ml.campaigns.outcomes import unit_outcomes
 from ml.campaigns.plan import PREDICTIONS, plan_of, read_from
+from ml.campaigns.planning import plan_power
 from ml.campaigns.results import COLUMNS, SCHEMA, read_out
 from orchestration.tables import CAMPAIGN_OUTCOMES, CAMPAIGN_RESULTS
 
@@ -221,6 +222,33 @@ def test_interim_looks_see_only_closed_windows_and_keep_the_error() -> None:
     assert row["customer_count_arm"] < row["assigned_count_arm"]
     assert row["information_fraction"] == pytest.approx(0.5, abs=0.05)
     assert row["boundary_z"] > 2.5, "half of the information costs more than 1.96"
+
+
+def test_every_metric_has_the_looks_that_power_is_planned_for() -> None:
+    """Beside a goal that waits 30 days for returns, one that does not is looked at as often."""
+    both = {"metrics": ["retained", "profit_amount"], "goals": ["profit_amount"]}
+    effects = {"retained": 0.02, "profit_amount": 1.0}
+    outcome = OUTCOME | both | {"minimum_effects": effects, "return_lag_days": 30}
+    outcome |= {"looks": 4, "planned_customers": 400}
+    definition = campaign(outcome=outcome, end_date=DAY + timedelta(days=27))
+    plan, ledger = plan_of(definition), empty_ledger()
+    for n in range(28):
+        known = keys(20 * (n + 1))
+        new = assign(definition, known, DAY + timedelta(days=n), ledger)
+        ledger = pd.concat([ledger, new], ignore_index=True)
+    read = _read(definition, ledger, _orders(keys(560)[::3]), definition.settled_date)
+    read = read[read["arm"].eq("reminder")]
+    rng = np.random.default_rng(2)
+    history = pd.DataFrame({"retained": rng.random(400) < 0.3, "profit_amount": rng.random(400)})
+    power = plan_power(plan, history, 400).drop_duplicates("metric").set_index("metric")
+    for goal in both["metrics"]:
+        own = read[read["metric"].eq(goal)]
+        assert power.loc[goal, "look_count"] == len(own) == 4
+        assert own["information_fraction"].to_numpy() == pytest.approx(
+            [0.25, 0.5, 0.75, 1], abs=0.05
+        )
+    first = read[read["look"].eq(1)].set_index("metric")["look_date"]
+    assert first["profit_amount"] - first["retained"] == timedelta(days=30)
 
 
 def test_each_customer_has_a_window_of_their_own() -> None:

@@ -566,9 +566,18 @@ def test_looks_wait_for_the_returns_of_the_goals() -> None:
     read = read_out(slow, ledger, outcomes, END + timedelta(days=40))
     by_metric = read.groupby("metric")
     fractions = by_metric["information_fraction"].agg(list).to_dict()
-    assert fractions["profit_amount"] == pytest.approx([0.25, 0.5, 0.75, 1.0])
-    assert fractions["retained"] == pytest.approx([0.75, 1.0]), "earlier final, so fewer looks"
-    assert by_metric["is_final"].agg(list).to_dict()["retained"] == [False, True]
+    for metric in slow.metrics:
+        assert fractions[metric.name] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    days = by_metric["look_date"].agg(list).to_dict()
+    assert days["profit_amount"] == [*shifted, END + timedelta(days=29)]
+    assert days["retained"] == [*plan.looks, END + timedelta(days=19)], "sooner final, sooner read"
+    with pytest.raises(ValueError, match="need planned_customers"):
+        replace(
+            slow,
+            planned_customers=None,
+            window_days=8,
+            looks=tuple(look - timedelta(days=20) for look in shifted),
+        )
 
 
 def test_a_crossed_boundary_ends_the_wait() -> None:
