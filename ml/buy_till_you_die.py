@@ -21,13 +21,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.optimize import minimize
-from scipy.special import betaincinv, digamma, expit, gammaln, hyp2f1
+from scipy.special import betaincinv, digamma, expit, gammaln, hyp2f1, roots_legendre
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
@@ -477,13 +478,28 @@ def _purchases_while_alive(
         expected = np.asarray(c / (a - 1) * (1 - series))
     lost = ~np.isfinite(expected) | (a > 50)
     if lost.any():
-        # With a in the hundreds the factors over- and underflow, or lose digits. It is the mean
-        # over beta(a, b) of (1 - (1 + p t / alpha)^-r) / p, and such a beta is narrow: its
-        # quantiles will do.
-        p = betaincinv(a, b[lost][:, None], (np.arange(128) + 0.5) / 128)
+        # With a in the hundreds the factors over- and underflow, or lose digits; and hyp2f1 is
+        # infinite near z = 1 for some whole r - a, perturbed or not. It is the mean over beta(a, b)
+        # of (1 - (1 + p t / alpha)^-r) / p.
+        quantiles, weights = _unit_interval()
+        p = betaincinv(a, b[lost][:, None], quantiles)
         rate = -np.expm1(-r[lost][:, None] * np.log1p(p * (time / alpha)[lost][:, None])) / p
-        expected[lost] = rate.mean(axis=1)
+        expected[lost] = rate @ weights
     return expected
+
+
+@cache
+def _unit_interval() -> tuple[Array, Array]:
+    """Return nodes and weights of an integral over (0, 1) whose integrand is steep at both ends.
+
+    Gauss-Legendre in s, with u = s^2 (3 - 2 s) twice over, which crowds the ends: of quantiles of a
+    beta 64 nodes are right to 1e-11, where the midpoints of 128 parts were to 2e-3.
+    """
+    s, weights = roots_legendre(64)
+    s, weights = (s + 1) / 2, weights / 2
+    for _ in range(2):
+        s, weights = s * s * (3 - 2 * s), weights * 6 * s * (1 - s)
+    return s, weights
 
 
 def _minimise(

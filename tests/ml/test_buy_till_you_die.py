@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import check_grad
 from scipy.special import hyp2f1
@@ -159,6 +159,7 @@ def test_where_everybody_drops_out_alike_the_series_gives_way() -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@example("bg", 1.0, 1.0, 6.0, 162.0, 5, 0.0, 1.0, 332.0)
 @given(
     st.sampled_from(["bg", "mbg"]),
     st.floats(0.02, 20),
@@ -192,6 +193,23 @@ def test_always_a_probability_and_never_negative(
     # who buys at all buys at least once
     assert expected >= (1 - none) * (1 - 1e-6) - 1e-9
     assert longer >= expected * (1 - 1e-6) - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("history", "time", "expected"),
+    [
+        # r + x, alpha + T, a, b + x; values by mpmath at 40 digits. SciPy's hyp2f1 is infinite, and
+        # not a number.
+        ((6.0, 2.0, 6.0, 167.0), 664.0, 34.39871682432655),
+        ((13.576, 0.3477, 4.4442, 886.7817), 384.6472, 258.4495669295159),
+    ],
+)
+def test_what_scipy_gives_up_on_is_worked_out(
+    history: tuple[float, float, float, float], time: float, expected: float
+) -> None:
+    r, alpha, a, b = history
+    found = buy_till_you_die._purchases_while_alive(r, alpha, a, b, time)
+    assert float(found) == pytest.approx(expected, rel=1e-7)
 
 
 @pytest.mark.parametrize("variant", ["bg", "mbg"])
