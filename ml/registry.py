@@ -5,7 +5,7 @@ stored model before it is used. Does not belong here: training (ml.training), wh
 (its tracking URI and artifact location are arguments).
 
 The artifact folder is not trusted. MLflow reads the list of types that skops may load from the
-artifact itself and verifies no hash (facts/trust.md 8, 9), so `load` goes past MLflow's loaders: it
+artifact itself and verifies no hash, so `load` goes past MLflow's loaders: it
 reads the file once, compares its SHA-256 with the one kept in the database as a tag of the model
 version, and hands those very bytes to skops with `TRUSTED_TYPES`, which is code.
 
@@ -130,7 +130,7 @@ class ChampionMove:
 def initialise(tracking_uri: str, artifact_location: str, experiment: str = EXPERIMENT) -> str:
     """Create the store and the experiment once, whoever comes first; return the experiment's id.
 
-    Processes that create one SQLite store together fail (facts/trust.md 12), so creation holds a
+    Processes that create one SQLite store together fail, so creation holds a
     file lock beside the database. Calling it again changes nothing.
 
     Raises:

@@ -383,7 +383,7 @@ def test_a_fallback_gives_way_to_a_candidate_and_a_rollback_finds_it(
 
 
 def test_a_swapped_artifact_is_refused(store: Store) -> None:
-    """The attack of facts/trust.md 9: a valid model in place of the registered one."""
+    """An attack: a valid model in place of the registered one."""
     ref = _register(store, "swapped", "logistic_rfm")
     file = _model_file(store, ref)
     file.write_bytes(skops.io.dumps(_model("recency_rule")))
@@ -592,7 +592,7 @@ def _initialise(uri: str, location: str) -> str:
 
 @pytest.mark.slow
 def test_six_processes_start_one_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """facts/trust.md 12: without the lock 5 or 6 of 6 fail."""
+    """Without the lock 5 or 6 of 6 fail."""
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     uri, place = f"sqlite:///{tmp_path / 'mlflow.db'}", (tmp_path / "artifacts").as_uri()
     # a Pool was seen to hang for 40 minutes while it stopped its workers
