@@ -177,13 +177,13 @@ def profit_model(platform: Platform, as_of: date, frame: "pd.DataFrame") -> "Pro
     from orchestration.tables import CAMPAIGN_RESULTS
 
     settings, lake = platform.settings, platform.lake
+    horizon = platform.home.shop.horizon_days
     told: dict[str, Any] = {}
     if settings.accept_rate is not None:
         told = {"accept_rate": settings.accept_rate, "acceptance": "set by the shop"}
     else:
         days = [day for day in lake.days(CAMPAIGN_RESULTS) if day <= as_of]
         results = lake.read_frame(CAMPAIGN_RESULTS, days)
-        horizon = platform.home.shop.horizon_days
         # In a shorter window, whom a contact only hurried looks like one whom it kept.
         tells = {
             name
@@ -196,7 +196,7 @@ def profit_model(platform: Platform, as_of: date, frame: "pd.DataFrame") -> "Pro
             told = {"accept_rate": found.rate, "acceptance": str(found)}
     if len(frame):
         last = frame[frame["snapshot_date"] == frame["snapshot_date"].max()]
-        margin = expected_margin(last, platform.home.shop.horizon_days, settings.margin_rate)
+        margin = expected_margin(last, horizon, settings.margin_rate)
         told["customer_value"] = float(margin["expected_margin_amount"].astype("float64").mean())
     return ProfitModel(
         incentive_amount=settings.incentive_amount, contact_amount=settings.contact_amount, **told

@@ -199,16 +199,16 @@ def require_raw(platform: Platform) -> None:
         NotPublishedError: naming the tables and the failed expectations.
     """
     from expectations.suites import suite_for
+    from orchestration.defs.sources.loading import held_columns
     from orchestration.resources.lake import NotPublishedError
     from orchestration.resources.warehouse import generation
 
     with platform.warehouse.connect() as connection:
         loaded = generation(connection)
-        held = connection.execute(
-            "select table_name, column_name from duckdb_columns() where schema_name = 'raw'"
-        ).fetchall()
+        held = held_columns(connection)
     for table in load_contract().tables:
-        absent = [c.name for c in raw_columns(table) if (table.name, c.name) not in held]
+        names = dict(held.get(table.name, []))
+        absent = [c.name for c in raw_columns(table) if c.name not in names]
         if absent and held:
             raise NotPublishedError(
                 f"raw.{table.name} was made by an earlier version, without {', '.join(absent)}; "

@@ -728,18 +728,24 @@ def _unexpected_folders(landing: Path, contract: Contract) -> tuple[str, ...]:
 # SQL
 
 
-def _prepare(connection: duckdb.DuckDBPyConnection, contract: Contract, shop_timezone: str) -> None:
-    """Create what is not there; ContractError where it is there and different."""
-    try:
-        zoneinfo.ZoneInfo(shop_timezone)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
-        raise ContractError(f"{shop_timezone!r} is not a time zone") from None
+def held_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, list[tuple[str, str]]]:
+    """Return name and type of every column that each raw table has, in order."""
     held: dict[str, list[tuple[str, str]]] = {}
     for name, column, kind in connection.execute(
         "SELECT table_name, column_name, data_type FROM duckdb_columns()"
         " WHERE schema_name = 'raw' ORDER BY table_name, column_index"
     ).fetchall():
         held.setdefault(name, []).append((column, kind))
+    return held
+
+
+def _prepare(connection: duckdb.DuckDBPyConnection, contract: Contract, shop_timezone: str) -> None:
+    """Create what is not there; ContractError where it is there and different."""
+    try:
+        zoneinfo.ZoneInfo(shop_timezone)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+        raise ContractError(f"{shop_timezone!r} is not a time zone") from None
+    held = held_columns(connection)
     if not held:
         connection.execute(_OPS)
     for table in contract.tables:
